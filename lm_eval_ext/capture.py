@@ -1,0 +1,236 @@
+"""Where the raw tensors come from: taps on the passes that are made anyway, and one teacher-forced pass for the rest.
+
+Everything here knows about batches and padding; what leaves here does not. Hooks live inside a `with`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lm_eval_ext.arch import attentions, blocks, eager_attention
+from metrics.core import signals
+from metrics.plan import Plan, derive
+
+BLOCK_BYTES = 64 << 20
+"""Logits are reduced in blocks of about this size, whatever the batch."""
+
+
+def logit_signals(
+    plan: Plan, logits: Tensor, tokens: Tensor, raw_dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The kept signals of the logits for a stack of tokens, on the logits' device.
+
+    Args:
+        plan: what to keep.
+        logits: ``[token, vocab]``, the rows that produced the tokens.
+        tokens: ``[token]``.
+        raw_dtype: precision in which ``raw=logits`` is kept; the model's own by default.
+    """
+    stage = plan.stage("logits")
+    rows = max(1, BLOCK_BYTES // (4 * logits.shape[-1]))
+    parts: list[dict[str, Tensor]] = []
+    for block, ids in zip(logits.split(rows), tokens.split(rows)):
+        made = derive(stage, {"logits": block, "tokens": ids})
+        kept = {name: made[name] for name in plan.keep if name in made}
+        if "logits" in plan.keep:
+            kept["logits"] = block.to(raw_dtype or block.dtype)
+        parts.append(kept)
+    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}
+
+
+class GenerationTap:
+    """Reduces each step's logits while `generate` runs, one step late, when the token they produced is known.
+
+    At any time the logits of one step are alive. Use as a context manager around `generate`, then call `signals`.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, raw_dtype: torch.dtype | None = None) -> None:
+        self._model = model
+        self._plan = plan
+        self._raw_dtype = raw_dtype
+        self._waiting: Tensor | None = None
+        self._steps: list[dict[str, Tensor]] = []
+        self._handle: Any = None
+
+    def __enter__(self) -> GenerationTap:
+        self._handle = self._model.register_forward_hook(self._after_forward, with_kwargs=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _after_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if self._waiting is not None and ids is not None and len(ids) == len(self._waiting):
+            self._reduce(ids[:, -1])
+        self._waiting = output.logits[:, -1]
+
+    def _reduce(self, tokens: Tensor) -> None:
+        assert self._waiting is not None
+        with torch.no_grad():
+            self._steps.append(
+                logit_signals(self._plan, self._waiting, tokens.to(self._waiting.device), self._raw_dtype)
+            )
+
+    def signals(self, generated: Tensor) -> dict[str, Tensor] | None:
+        """The signals ``[batch, token, ...]`` on the CPU; None when the steps do not match the tokens.
+
+        They do not under beam search or assisted decoding, where rows change places; then a teacher-forced pass serves.
+
+        Args:
+            generated: ``[batch, token]``, the new tokens that `generate` returned.
+        """
+        if self._waiting is None or len(self._waiting) != len(generated):
+            return None
+        if len(self._steps) == generated.shape[1] - 1:
+            self._reduce(generated[:, -1])
+        self._waiting = None
+        if len(self._steps) != generated.shape[1]:
+            return None
+        return {name: torch.stack([s[name] for s in self._steps], 1).cpu() for name in self._steps[0]}
+
+
+@contextmanager
+def residual_taps(model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Call `take(layer, state)` with the residual stream ``[batch, position, dim]`` after each chosen layer."""
+    inner = blocks(model)
+    with ExitStack() as stack:
+        for layer in layers:
+            if layer == 0:
+
+                def before(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                    take(0, args[0] if args else kwargs["hidden_states"])
+
+                handle = inner[0].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+
+                def after(_m: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
+                    take(layer, output[0] if isinstance(output, tuple) else output)
+
+                handle = inner[layer - 1].register_forward_hook(after)
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def attention_taps(
+    model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """Call `take(layer, weights)` with ``[batch, head, query, key]`` of each chosen block, attention made eager."""
+    inner = attentions(model)
+    with ExitStack() as stack:
+        stack.enter_context(eager_attention(model))
+        for layer in layers:
+            if layer > 0:
+
+                def after(module: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
+                    weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+                    if weights is None:
+                        raise ValueError(
+                            f"{type(module).__name__} of layer {layer} returned no attention weights; "
+                            "leave out metrics and signals that need attention"
+                        )
+                    take(layer, weights)
+
+                stack.callback(inner[layer - 1].register_forward_hook(after).remove)
+        yield
+
+
+def teacher_forced(
+    model: PreTrainedModel,
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
+    plan: Plan,
+    layers: Sequence[int],
+    *,
+    logits: bool,
+    raw_dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> list[dict[str, Tensor]]:
+    """One pass over prompts and continuations; the signals of each, unpadded, on the CPU.
+
+    Args:
+        model: a causal decoder.
+        sequences: pairs (prompt ids, continuation ids), each of at least one token.
+        plan: what to keep.
+        layers: layers of the residual stream and of attention to look at.
+        logits: whether to compute the signals of the logits too.
+        raw_dtype: precision of raw tensors kept whole.
+        device: where the input goes.
+    """
+    width = max(len(p) + len(c) for p, c in sequences)
+    ids = torch.zeros((len(sequences), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, continuation) in enumerate(sequences):
+        n = len(prompt) + len(continuation)
+        ids[row, :n] = torch.tensor([*prompt, *continuation])
+        mask[row, :n] = 1
+    states: dict[int, list[Tensor]] = {}
+    weights: dict[int, list[dict[str, Tensor]]] = {}
+
+    def take_state(layer: int, state: Tensor) -> None:
+        states[layer] = [state[r, len(p) - 1 : len(p) + len(c)].clone() for r, (p, c) in enumerate(sequences)]
+
+    def take_weights(layer: int, weight: Tensor) -> None:
+        weights[layer] = [
+            _attention_signals(plan, weight[r, :, len(p) - 1 : len(p) + len(c), : len(p) + len(c)], raw_dtype)
+            for r, (p, c) in enumerate(sequences)
+        ]
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if "hidden" in plan.capture:
+            stack.enter_context(residual_taps(model, layers, take_state))
+        if "attention" in plan.capture:
+            stack.enter_context(attention_taps(model, layers, take_weights))
+        out = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+    found = []
+    for row, (prompt, continuation) in enumerate(sequences):
+        made: dict[str, Tensor] = {}
+        if logits:
+            rows = out.logits[row, len(prompt) - 1 : len(prompt) + len(continuation) - 1]
+            made.update(logit_signals(plan, rows, torch.tensor(continuation, device=rows.device), raw_dtype))
+        if states:
+            made.update(_hidden_signals(plan, torch.stack([states[k][row] for k in sorted(states)]), raw_dtype))
+        if weights:
+            per_layer = [weights[k][row] for k in sorted(weights)]
+            made.update({name: torch.cat([w[name] for w in per_layer]) for name in per_layer[0]})
+        found.append({name: value.cpu() for name, value in made.items()})
+    return found
+
+
+def _hidden_signals(plan: Plan, hidden: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
+    return _keep(plan, "hidden", hidden, raw_dtype)
+
+
+def _attention_signals(plan: Plan, weight: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Signals of one layer's weights ``[head, step, key]``, each with a leading axis of one layer."""
+    return _keep(plan, "attention", weight.unsqueeze(0), raw_dtype)
+
+
+def _keep(plan: Plan, raw: str, value: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
+    made: Mapping[str, Tensor] = derive(plan.stage(raw), {raw: value})  # type: ignore[arg-type]
+    kept = {name: made[name] for name in plan.keep if name in made}
+    if raw in plan.keep:
+        kept[raw] = value.to(raw_dtype or value.dtype)
+    return kept
+
+
+def describe(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Axes, unit, type and meaning of every kept signal, for the manifest."""
+    known = signals()
+    return {
+        name: {
+            "axes": list(known[name].axes),
+            "unit": known[name].unit,
+            "dtype": known[name].dtype,
+            "cost": known[name].cost,
+            "summary": known[name].summary,
+        }
+        for name in plan.keep
+    }

@@ -1,0 +1,86 @@
+"""What the manifest says of a run: the model, the settings and the software, so that it can be judged and repeated."""
+
+# pyright: reportAttributeAccessIssue=false
+# (lm-eval's class decorator hides the type of HFLM)
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_ext.arguments import Options
+from lm_eval_ext.capture import describe
+
+if TYPE_CHECKING:
+    from lm_eval_ext.model import HFStoreLM
+
+LIBRARIES = ("eval-ext", "lm-eval", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
+
+
+def manifest(lm: HFStoreLM, options: Options, layers: Sequence[int]) -> dict[str, Any]:
+    """Everything the manifest holds but the schema and the list of runs."""
+    config = lm.config
+    model = lm.model
+    return {
+        "run_id": uuid.uuid4().hex,
+        "model": lm.pretrained if isinstance(lm.pretrained, str) else config.name_or_path or type(model).__name__,
+        "revision": str(lm.revision),
+        "peft": lm.peft,
+        "architecture": type(model).__name__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
+        "device": str(lm.device),
+        "batch_size": lm.batch_size,
+        "max_length": lm.max_length,
+        "add_bos_token": lm.add_bos_token,
+        "generation": model.generation_config.to_diff_dict() if model.can_generate() else {},
+        "tokenizer_hash": _tokenizer_hash(lm.tokenizer),
+        "chat_template_hash": _digest(str(lm.tokenizer.chat_template)) if lm.tokenizer.chat_template else None,
+        "metrics": list(options.plan.metrics),
+        "signals": describe(options.plan),
+        "layers": list(layers),
+        "norm": "raw",
+        "raw_dtype": options.raw_dtype,
+        "store_text": options.store_text,
+        "logits_from": "scoring forward; generation steps, or a teacher-forced pass where steps cannot be followed",
+        "extra_pass": options.plan.extra_pass,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the working folder and whether it has uncommitted changes; None outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return _digest(backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items())))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

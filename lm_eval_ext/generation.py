@@ -1,0 +1,134 @@
+"""Generation requests: each step's logits are reduced while the model generates.
+
+The parent encodes a batch of prompts (`tok_batch_encode`), generates (`_model_generate`), then answers row by row.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (lm-eval's class decorator hides the type of HFLM)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from lm_eval_ext.answers import spans
+from lm_eval_ext.capture import GenerationTap, teacher_forced
+from lm_eval_ext.requests import Identity, TaggedPrompt
+from metrics.record import Span
+
+if TYPE_CHECKING:
+    from lm_eval_ext.model import HFStoreLM
+
+
+class _Generated(NamedTuple):
+    """A finished row, ready to be recorded but for a further pass."""
+
+    place: int
+    prompt: list[int]
+    ids: list[int]
+    spans: dict[str, Span]
+    answer: str
+    truncated: bool
+    signals: dict[str, Tensor] | None
+
+
+class GenerationSession:
+    """Follows one call of `generate_until`."""
+
+    kind = "generate_until"
+
+    def __init__(self, lm: HFStoreLM, identities: Sequence[Identity | None]) -> None:
+        self.lm = lm
+        self.identities = identities
+        self._rows: dict[int, int] = {}
+        self._prompts: list[list[int]] = []
+        self._truncated: list[bool] = []
+        self._new: list[list[int]] = []
+        self._signals: dict[str, Tensor] | None = None
+        self._stops: list[str] = []
+        self._finished: list[_Generated] = []
+
+    def batch(self, prompts: Sequence[TaggedPrompt], ids: Tensor, mask: Tensor) -> None:
+        """The next batch as encoded, padded on the left."""
+        self.flush()
+        self._rows = {p.index: row for row, p in enumerate(prompts)}
+        self._prompts = [row[m.bool()].tolist() for row, m in zip(ids, mask)]
+        full = mask.all(-1).tolist()
+        self._truncated = [f and self._was_cut(p, len(ids[0])) for f, p in zip(full, prompts)]
+
+    def _was_cut(self, prompt: TaggedPrompt, width: int) -> bool:
+        """Whether a prompt that fills its whole row lost tokens on the left to do so."""
+        return len(self.lm.tok_encode(str(prompt))) > width
+
+    def tap(self) -> GenerationTap:
+        """To hold around the batch's generation."""
+        return GenerationTap(self.lm.model, self.lm.recorder.plan, self.lm.raw_dtype)
+
+    def generated(self, tap: GenerationTap, sequences: Tensor, start: int, stops: Sequence[str]) -> None:
+        """What the batch generated: ``sequences[:, start:]`` are the new tokens."""
+        new = sequences[:, start:]
+        self._new = new.tolist()
+        self._stops = list(stops)
+        self._signals = tap.signals(new) if self.lm.recorder.on else {}
+
+    def heard(self, place: int, answer: str) -> None:
+        """The parent has decoded and cut the row of the request at `place`."""
+        if self.identities[place] is None or not self.lm.recorder.on:
+            return
+        row = self._rows[place]
+        ids = self._new[row]
+        cut = spans(ids, answer, self.lm.tok_decode, self.lm.eos_ids, self._stops)
+        n = cut["generation"].stop
+        signals = None if self._signals is None else {k: v[row, :n] for k, v in self._signals.items()}
+        self._finished.append(
+            _Generated(place, self._prompts[row], ids[:n], cut, answer, self._truncated[row], signals)
+        )
+
+    def flush(self) -> None:
+        """Record the batch, after a teacher-forced pass where one is needed."""
+        finished, self._finished = self._finished, []
+        plan = self.lm.recorder.plan
+        missing = any(one.signals is None for one in finished) and "logits" in plan.capture
+        more: list[dict[str, Tensor]] = [{} for _ in finished]
+        if finished and (plan.extra_pass or missing):
+            usable = [i for i, one in enumerate(finished) if one.ids]
+            made = teacher_forced(
+                self.lm.model,
+                [(finished[i].prompt, finished[i].ids) for i in usable],
+                plan,
+                self.lm.layers,
+                logits=missing,
+                raw_dtype=self.lm.raw_dtype,
+                device=self.lm.device,
+            )
+            for i, signals in zip(usable, made):
+                more[i] = signals
+        for one, signals in zip(finished, more):
+            identity = self.identities[one.place]
+            assert identity is not None
+            self.lm.recorder.add(
+                identity,
+                self.kind,
+                answer=one.answer,
+                prompt=one.prompt,
+                prompt_count=len(one.prompt),
+                tokens=one.ids,
+                spans=one.spans,
+                text=one.answer,
+                truncated=one.truncated,
+                signals={**(one.signals or {}), **signals},
+            )
+
+    def finish(self) -> None:
+        """The last batch."""
+        self.flush()
+
+
+def settings(requests: Sequence[Any]) -> list[dict[str, Any]]:
+    """The distinct generation settings of a list of requests, for the manifest."""
+    found: list[dict[str, Any]] = []
+    for request in requests:
+        if len(request.args) > 1 and isinstance(request.args[1], dict) and request.args[1] not in found:
+            found.append(request.args[1])
+    return found

@@ -1,0 +1,283 @@
+"""`hf-store`: lm-eval's Hugging Face model, with a look inside while it is evaluated."""
+
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+# (lm-eval's class decorator hides the type of HFLM)
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_ext.autoload import check_import_names
+
+check_import_names()
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from lm_eval import utils as lm_eval_utils  # noqa: E402
+from lm_eval.models.huggingface import HFLM  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from lm_eval_ext import arguments  # noqa: E402
+from lm_eval_ext.arch import attentions, blocks  # noqa: E402
+from lm_eval_ext.environment import manifest  # noqa: E402
+from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
+from lm_eval_ext.link import announce_results, fail  # noqa: E402
+from lm_eval_ext.recorder import Recorder, say  # noqa: E402
+from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
+from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
+from metrics.layers import select  # noqa: E402
+from metrics.store import Writer, is_store  # noqa: E402
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+
+class HFStoreLM(HFLM):
+    """`HFLM` that records, for each request, signals of the model's logits, hidden states and attention.
+
+    The evaluation is untouched: every answer is computed by the parent class, in its batches; this class only tags the
+    requests on their way in and looks at the tensors on their way out.
+
+    Args:
+        pretrained: as for ``hf``; so are all arguments not named here.
+        store: folder to record into; ``hf-store/<model>/<UTC time>`` by default.
+        store_mode: ``new`` refuses an existing store; ``resume`` goes on with it and does not ask the model again what
+            it holds; ``overwrite`` empties it.
+        metrics: metrics to prepare for, by name or preset (``standard``, ``all``), joined by ``+``.
+        signals: further signals to keep, by name or preset.
+        raw: raw tensors to keep whole: any of ``logits+hidden+attention``.
+        layers: layers of hidden states and attention to record: ``all``, ``last:4``, ``0+4+-1``, ``0.5``.
+        raw_dtype: precision of raw tensors: float32, float16 or bfloat16; by default the model's own.
+        store_text: whether answers and token ids of prompts and answers are kept (they are private data).
+        max_store_gb: size at which recording stops; the evaluation goes on.
+
+    Raises:
+        ValueError: an option or the model does not allow it; before any work.
+        FileExistsError: the store exists and `store_mode` is ``new``.
+        BlockingIOError: another process writes the store.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | transformers.PreTrainedModel,
+        *,
+        store: Any = None,
+        store_mode: Any = "new",
+        metrics: Any = "standard",
+        signals: Any = None,
+        raw: Any = None,
+        layers: Any = "all",
+        raw_dtype: Any = None,
+        store_text: Any = True,
+        max_store_gb: Any = None,
+        **host: Any,
+    ) -> None:
+        try:
+            options = arguments.read(
+                pretrained, store, store_mode, metrics, signals, raw, layers, raw_dtype, store_text, max_store_gb
+            )
+            arguments.refuse_misspelt(host, HFLM.__init__)
+            if is_store(options.store) and options.store_mode == "new":
+                raise FileExistsError(
+                    f"store {options.store} exists; give another store=DIR, or store_mode=resume to go on with it, "
+                    "or store_mode=overwrite to replace it"
+                )
+        except (ValueError, FileExistsError) as problem:
+            fail(problem)
+        super().__init__(pretrained, **host)
+        self._session: ScoringSession | GenerationSession | None = None
+        self._probing = False
+        self._options = options
+        try:
+            self._layers = self._check_model()
+            self._recorder = self._open_store()
+        except (ValueError, OSError) as problem:
+            fail(problem)
+        self._end = weakref.finalize(self, self._recorder.close)
+        announce_results()
+        say(f"recording into {options.store}")
+
+    def _check_model(self) -> tuple[int, ...]:
+        if self.backend != "causal":
+            raise ValueError(f"{self.config.model_type} is no decoder, and hf-store records decoders; use --model hf")
+        if self.world_size > 1:
+            raise ValueError(
+                f"{self.world_size} processes write one store; this version records one: run without several processes"
+            )
+        plan = self._options.plan
+        if not plan.extra_pass:
+            return ()
+        if "attention" in plan.capture:
+            attentions(self.model)
+        return select(self._options.layers, len(blocks(self.model)))
+
+    def _open_store(self) -> Recorder:
+        options = self._options
+        limit = None if options.max_store_gb is None else options.max_store_gb * 1e9
+        facts = manifest(self, options, self._layers)
+        try:
+            writer = Writer(options.store, facts, mode=options.store_mode, rank=self.rank, max_bytes=limit)
+        except (PermissionError, NotADirectoryError) as problem:
+            raise OSError(
+                f"cannot make the store {options.store}: {problem.strerror}; give another folder as store=DIR"
+            ) from None
+        return Recorder(writer, options.plan, store_text=options.store_text, resume=options.store_mode == "resume")
+
+    @property
+    def store_path(self) -> str:
+        """The folder that is recorded into."""
+        return str(self._options.store)
+
+    # ------------------------------------------------------------------ requests in, answers out
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As the parent's; each request becomes a record."""
+        identities = identify(requests, "loglikelihood")
+        todo, answers = self._pending(identities)
+        if todo:
+            session = ScoringSession(self, [identities[i] for i in todo])
+            with self._recording(session):
+                found = super().loglikelihood([requests[i] for i in todo], disable_tqdm=disable_tqdm)
+            answers.update(zip(todo, found))
+        return [answers[i] for i in range(len(requests))]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """As the parent's; each request becomes one record over all its windows."""
+        identities = identify(requests, "loglikelihood_rolling")
+        todo, answers = self._pending(identities)
+        if todo:
+            rest = [requests[i] for i in todo]
+            session = RollingSession(self, [identities[i] for i in todo], [self._windows(r.args[0]) for r in rest])
+            with self._recording(session):
+                found = super().loglikelihood_rolling(rest, disable_tqdm=disable_tqdm)
+            answers.update(zip(todo, found))
+        return [answers[i] for i in range(len(requests))]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """As the parent's; each request becomes a record."""
+        identities = identify(requests, "generate_until")
+        todo, answers = self._pending(identities)
+        if todo:
+            session = GenerationSession(self, [identities[i] for i in todo])
+            tagged = []
+            for place, i in enumerate(todo):
+                request = copy.copy(requests[i])
+                prompt, *rest = request.args
+                request.arguments = (TaggedPrompt.tag(prompt, place), *rest)
+                tagged.append(request)
+            with self._recording(session):
+                found = super().generate_until(tagged, disable_tqdm=disable_tqdm)
+            self._recorder.note_settings(settings(requests))
+            answers.update(zip(todo, found))
+        return [answers[i] for i in range(len(requests))]
+
+    def _pending(self, identities: Sequence[Identity | None]) -> tuple[list[int], dict[int, Any]]:
+        served = {i: self._recorder.answer(identity) for i, identity in enumerate(identities)}
+        answers = {i: answer for i, answer in served.items() if answer is not None}
+        if answers:
+            say(f"{len(answers)} of {len(identities)} requests are served from the store")
+        return [i for i in served if i not in answers], answers
+
+    def _windows(self, text: str) -> int:
+        """How many windows the harness cuts a text into."""
+        return sum(
+            1
+            for _ in lm_eval_utils.get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+        )
+
+    @contextmanager
+    def _recording(self, session: ScoringSession | GenerationSession) -> Iterator[None]:
+        hook = self.cache_hook
+        self._session = session
+        self.cache_hook = Listener(hook, session.heard)
+        try:
+            yield
+            session.finish()
+        finally:
+            self._session, self.cache_hook = None, hook
+            self._recorder.flush()
+
+    # ------------------------------------------------------------------ the seams of the parent class
+
+    def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[tuple[float, bool]]:
+        if isinstance(self._session, ScoringSession):
+            places = self._session.begin(requests)
+            requests = [(TaggedPair(r[0], place), *r[1:]) for place, r in zip(places, requests)]
+        return super()._loglikelihood_tokens(requests, **options)
+
+    def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self._probing or not isinstance(self._session, ScoringSession):
+            return super()._model_call(inps, *args, **kwargs)
+        self._session.flush()
+        logits = super()._model_call(inps, *args, **kwargs)
+        self._session.batch(logits)
+        return logits
+
+    def _select_cont_toks(self, logits: Tensor, contlen: int | None = None, inplen: int | None = None) -> Tensor:
+        if isinstance(self._session, ScoringSession) and inplen is not None:
+            self._session.row(inplen)
+        return super()._select_cont_toks(logits, contlen=contlen, inplen=inplen)
+
+    def tok_batch_encode(self, strings: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As the parent's; a batch of tagged prompts is noted."""
+        plain = [str(s) for s in strings]
+        ids, mask = super().tok_batch_encode(plain, *args, **kwargs)
+        if isinstance(self._session, GenerationSession) and all(isinstance(s, TaggedPrompt) for s in strings):
+            self._session.batch(strings, ids, mask)
+        return ids, mask
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation: Any) -> Tensor:
+        if not isinstance(self._session, GenerationSession):
+            return super()._model_generate(context, max_length, stop, **generation)
+        with self._session.tap() as tap:
+            found = super()._model_generate(context, max_length, stop, **generation)
+        self._session.generated(tap, found, context.shape[1], stop)
+        return found
+
+    def _detect_batch_size(self, *args: Any, **kwargs: Any) -> int:
+        self._probing = True
+        try:
+            return super()._detect_batch_size(*args, **kwargs)
+        finally:
+            self._probing = False
+
+    # ------------------------------------------------------------------ the end
+
+    def get_model_info(self) -> dict[str, Any]:
+        """As the parent's, with the store's path and run id, which lm-eval writes into its result file."""
+        recorder = self._recorder
+        recorder.flush()
+        writer = recorder.writer
+        say(f"{writer.written} records, {writer.bytes / 1e6:.1f} MB, in {writer.path}")
+        info = super().get_model_info()
+        return {**info, "hf_store": {"store": str(writer.path.absolute()), "run_id": writer.run_id}}
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Token ids at which generation ends a sequence."""
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        listed = configured if isinstance(configured, (list, tuple)) else [configured]
+        return frozenset(i for i in (*listed, self.tokenizer.eos_token_id) if i is not None)
+
+    @property
+    def recorder(self) -> Recorder:
+        """The open store."""
+        return self._recorder
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers of hidden states and attention that are recorded; empty when neither is."""
+        return self._layers
+
+    @property
+    def raw_dtype(self) -> torch.dtype | None:
+        """Precision of raw tensors, None for the model's own."""
+        return getattr(torch, self._options.raw_dtype) if self._options.raw_dtype else None

@@ -1,0 +1,138 @@
+"""Turns what the taps saw into records, and keeps the store; recording may stop, the evaluation never does for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+from lm_eval_ext.requests import Identity
+from metrics.plan import Plan
+from metrics.record import Key, Record, Span
+from metrics.store import Store, Writer
+
+PRIVATE = ("tokens", "prompt_tokens", "top_tokens")
+"""Signals from which the text can be read."""
+
+
+class Recorder:
+    """The open store of one model, and what earlier runs left in it.
+
+    Args:
+        writer: where records go.
+        plan: what is kept.
+        store_text: whether answers and token ids are kept.
+        resume: serve requests that the store already holds.
+    """
+
+    def __init__(self, writer: Writer, plan: Plan, *, store_text: bool, resume: bool) -> None:
+        self.writer = writer
+        self.plan = plan
+        self.store_text = store_text
+        self.served = 0
+        self._answers = self._finished(writer.path) if resume else {}
+        self._stopped = False
+
+    @staticmethod
+    def _finished(path: Path) -> dict[tuple[Key, str], Any]:
+        entries = Store(path).entries()
+        return {(k, e["request_hash"]): e["answer"] for k, e in entries.items() if e["answer"] is not None}
+
+    def answer(self, identity: Identity | None) -> Any:
+        """What an earlier run answered to this very request, or None."""
+        if identity is None:
+            return None
+        found = self._answers.get((identity.key, identity.request_hash))
+        if found is not None:
+            self.served += 1
+        return tuple(found) if isinstance(found, list) else found
+
+    @property
+    def on(self) -> bool:
+        """Whether records are still taken."""
+        return not self._stopped
+
+    def add(
+        self,
+        identity: Identity,
+        kind: str,
+        *,
+        answer: Any,
+        prompt: Sequence[int] | None,
+        prompt_count: int,
+        tokens: Sequence[int],
+        spans: Mapping[str, Span],
+        text: str,
+        truncated: bool,
+        signals: Mapping[str, Tensor],
+    ) -> None:
+        """Record one continuation. A full budget or a failing disk stops the recording with one line, nothing else."""
+        if self._stopped:
+            return
+        kept = {name: value for name, value in signals.items() if self.store_text or name not in PRIVATE}
+        if self.store_text:
+            kept["tokens"] = torch.tensor(tokens, dtype=torch.int32)
+            if prompt is not None:
+                kept["prompt_tokens"] = torch.tensor(prompt, dtype=torch.int32)
+        private = isinstance(answer, str) and not self.store_text
+        record = Record(
+            key=identity.key,
+            kind=kind,
+            prompt_count=prompt_count,
+            token_count=len(tokens),
+            spans=dict(spans),
+            answer=None if private else answer,
+            prompt_hash=identity.prompt_hash,
+            doc_hash=identity.doc_hash,
+            request_hash=identity.request_hash,
+            chars=len(text.lstrip()),
+            bytes=len(text.lstrip().encode()),
+            truncated=truncated,
+            signals=kept,
+        )
+        self._guard(lambda: self.writer.add(record) or self._stop(self._full()))
+
+    def flush(self) -> None:
+        """Write what is pending as a shard."""
+        if not self._stopped:
+            self._guard(self.writer.flush)
+
+    def note_settings(self, settings: Sequence[Mapping[str, Any]]) -> None:
+        """Note the generation settings of this run in the manifest."""
+        self._guard(lambda: self.writer.note(generation=list(settings)))
+
+    def close(self) -> None:
+        """End the run and free the store."""
+        try:
+            self.writer.close()
+        except OSError as problem:
+            say(f"store {self.writer.path} could not be closed: {problem}; its finished shards are kept")
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except OSError as problem:
+            self._stop(
+                f"cannot write {self.writer.path}: {problem.strerror or problem}; recording stops here, the evaluation "
+                f"goes on; {self.writer.written} records are kept. Make room and run again with store_mode=resume"
+            )
+
+    def _full(self) -> str:
+        return (
+            f"{self.writer.path} has reached max_store_gb; recording stops here, the evaluation goes on. "
+            f"Record fewer signals (eval-ext plan shows what each costs) or allow more"
+        )
+
+    def _stop(self, why: str) -> None:
+        if not self._stopped:
+            self._stopped = True
+            say(why)
+
+
+def say(text: str) -> None:
+    """One line to the user, on stderr."""
+    click.echo(f"hf-store: {text}", err=True)

@@ -1,0 +1,199 @@
+"""Log-likelihood requests: the scoring forward itself is looked at, one batch at a time.
+
+The parent's scoring loop calls, for each batch, `_model_call` once, then for each row `_select_cont_toks` and, for each
+request that the row answers, the cache hook. One row answers several requests when options differ in one token only.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (lm-eval's class decorator hides the type of HFLM)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lm_eval_ext.capture import logit_signals, teacher_forced
+from lm_eval_ext.requests import Identity
+from metrics.record import Span
+
+if TYPE_CHECKING:
+    from lm_eval_ext.model import HFStoreLM
+
+
+class _Asked(NamedTuple):
+    """One request as the parent batches it: texts and token ids."""
+
+    texts: tuple[str, str] | None
+    context: list[int]
+    continuation: list[int]
+
+
+class _Answered(NamedTuple):
+    place: int
+    row: int
+    stop: int
+    answer: Any
+
+
+class ScoringSession:
+    """Follows one call of `loglikelihood`."""
+
+    kind = "loglikelihood"
+
+    def __init__(self, lm: HFStoreLM, identities: Sequence[Identity | None]) -> None:
+        self.lm = lm
+        self.identities = identities
+        self._asked: list[_Asked] = []
+        self._logits: Tensor | None = None
+        self._row = -1
+        self._stop = 0
+        self._answered: list[_Answered] = []
+
+    def begin(self, requests: Sequence[Any]) -> range:
+        """Take the token ids of the requests that the parent is about to batch; returns their places."""
+        first = len(self._asked)
+        self._asked.extend(_Asked(*r[:3]) for r in requests)
+        return range(first, len(self._asked))
+
+    def batch(self, logits: Tensor) -> None:
+        """The logits ``[row, position, vocab]`` of the next batch."""
+        self._logits, self._row = logits, -1
+
+    def row(self, stop: int) -> None:
+        """The parent turns to the next row, whose last scored position is `stop` - 1."""
+        self._row += 1
+        self._stop = stop
+
+    def heard(self, place: int, answer: Any) -> None:
+        """The parent has answered the request at `place` from the current row."""
+        self._answered.append(_Answered(place, self._row, self._stop, answer))
+
+    def flush(self) -> None:
+        """Reduce and record what the current batch answered, and let go of its logits."""
+        answered, logits = self._answered, self._logits
+        self._answered, self._logits = [], None
+        answered = [a for a in answered if self._wanted(a.place)]
+        if not answered or logits is None or not self.lm.recorder.on:
+            return
+        plan = self.lm.recorder.plan
+        lengths = [len(self._asked[a.place].continuation) for a in answered]
+        found: list[dict[str, Tensor]] = [{} for _ in answered]
+        if "logits" in plan.capture:
+            rows = torch.tensor([a.row for a, n in zip(answered, lengths) for _ in range(n)])
+            at = torch.tensor([p for a, n in zip(answered, lengths) for p in range(a.stop - n, a.stop)])
+            tokens = torch.tensor([t for a in answered for t in self._asked[a.place].continuation])
+            made = self._reduce(logits, rows, at, tokens)
+            for name, value in made.items():
+                for out, part in zip(found, value.split(lengths)):
+                    out[name] = part
+        if plan.extra_pass:
+            sequences = [(self._prompt(a.place), self._asked[a.place].continuation) for a in answered]
+            del logits
+            for out, more in zip(found, self._extra_pass(sequences)):
+                out.update(more)
+        for one, signals in zip(answered, found):
+            self._record(one, signals)
+
+    def _reduce(self, logits: Tensor, rows: Tensor, at: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Signals of the given (row, position) pairs, gathered in blocks so that no second batch of logits arises."""
+        block = max(1, (256 << 20) // (4 * logits.shape[-1]))
+        parts = []
+        with torch.no_grad():
+            for r, p, t in zip(rows.split(block), at.split(block), tokens.split(block)):
+                picked = logits[r.to(logits.device), p.to(logits.device)]
+                made = logit_signals(self.lm.recorder.plan, picked, t.to(logits.device), self.lm.raw_dtype)
+                parts.append({name: value.cpu() for name, value in made.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _extra_pass(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, Tensor]]:
+        lm = self.lm
+        return teacher_forced(
+            lm.model,
+            sequences,
+            lm.recorder.plan,
+            lm.layers,
+            logits=False,
+            raw_dtype=lm.raw_dtype,
+            device=lm.device,
+        )
+
+    def _prompt(self, place: int) -> list[int]:
+        """The prompt as the model saw it: cut on the left to the context."""
+        asked = self._asked[place]
+        whole = (asked.context + asked.continuation)[-(self.lm.max_length + 1) :]
+        return whole[: len(whole) - len(asked.continuation)]
+
+    def _wanted(self, place: int) -> bool:
+        return self.identities[place] is not None
+
+    def _record(self, one: _Answered, signals: dict[str, Tensor]) -> None:
+        asked = self._asked[one.place]
+        identity = self.identities[one.place]
+        assert identity is not None
+        prompt = self._prompt(one.place)
+        everything = Span(0, len(asked.continuation))
+        self.lm.recorder.add(
+            identity,
+            self.kind,
+            answer=[float(one.answer[0]), bool(one.answer[1])],
+            prompt=prompt,
+            prompt_count=len(prompt),
+            tokens=asked.continuation,
+            spans={"answer": everything, "generation": everything},
+            text=asked.texts[1] if asked.texts else "",
+            truncated=len(prompt) < len(asked.context),
+            signals=signals,
+        )
+
+    def finish(self) -> None:
+        """The last batch."""
+        self.flush()
+
+
+class RollingSession(ScoringSession):
+    """Follows one call of `loglikelihood_rolling`, whose requests are cut into windows, each scored on its own.
+
+    A record holds the signals of all its windows end to end, and no prompt: each token's context is in its window.
+    """
+
+    kind = "loglikelihood_rolling"
+
+    def __init__(self, lm: HFStoreLM, identities: Sequence[Identity | None], windows: Sequence[int]) -> None:
+        super().__init__(lm, identities)
+        self._owner = [request for request, count in enumerate(windows) for _ in range(count)]
+        self._first = [sum(windows[:i]) for i in range(len(windows))]
+        self._count = list(windows)
+        self._parts: dict[int, dict[int, tuple[dict[str, Tensor], list[int], float, bool]]] = {}
+
+    def _wanted(self, place: int) -> bool:
+        return place < len(self._owner) and self.identities[self._owner[place]] is not None
+
+    def _record(self, one: _Answered, signals: dict[str, Tensor]) -> None:
+        request = self._owner[one.place]
+        parts = self._parts.setdefault(request, {})
+        value, greedy = one.answer
+        parts[one.place] = (signals, self._asked[one.place].continuation, float(value), bool(greedy))
+        if len(parts) == self._count[request]:
+            self._whole(request)
+
+    def _whole(self, request: int) -> None:
+        windows = [part for _, part in sorted(self._parts.pop(request).items())]
+        tokens = [t for _, ids, _, _ in windows for t in ids]
+        signals = {n: torch.cat([s[n] for s, _, _, _ in windows]) for n in windows[0][0]}
+        identity = self.identities[request]
+        assert identity is not None
+        everything = Span(0, len(tokens))
+        self.lm.recorder.add(
+            identity,
+            self.kind,
+            answer=sum(value for _, _, value, _ in windows),
+            prompt=None,
+            prompt_count=0,
+            tokens=tokens,
+            spans={"answer": everything, "generation": everything},
+            text="",
+            truncated=False,
+            signals=signals,
+        )

@@ -1,0 +1,328 @@
+"""Signals and metrics: what they are, how they are declared, and how they are found by name.
+
+A *signal* is a named array of one record; a *metric* is a pure function from signals to one number. Both are
+plain functions under a decorator, and in both **the positional parameters are the dependencies**::
+
+    @signal(axes=("token",), unit="nat")
+    def entropy(log_probabilities: Tensor, probabilities: Tensor) -> Tensor: ...
+
+    @metric(higher="uncertain", unit="nat", source="folklore")
+    def mean_entropy(entropy: Tensor) -> Tensor: ...
+
+Keyword-only parameters are options; a score made with other than the defaults carries them in its name,
+``min_k(share=0.1)``. Nothing is listed anywhere else: `load` imports the modules, which registers the functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+Cost = Literal["free", "logits", "hidden", "attention"]
+Higher = Literal["uncertain", "confident", "neutral"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+COSTS: tuple[Cost, ...] = ("free", "logits", "hidden", "attention")
+"""From cheap to dear: known without the model's insides; from the logits, inside the pass that is made anyway;
+from hidden states, and from attention maps, which take one more pass."""
+
+PRESETS: dict[str, Cost] = {"standard": "logits", "all": "attention"}
+"""A preset is the dearest cost it admits."""
+
+HOME = ("metrics.signals", "metrics.uncertainty")
+"""The packages that `load` walks."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A named array with axes, unit and cost. Raw when `compute` is None, else derived from `needs`.
+
+    `axes` names the dimensions: ``token`` (one entry per token of the continuation), ``step`` (one more than
+    tokens: the state that produced each token, then the state that read the last), ``layer``, ``head``, ``key``
+    (every position of prompt and continuation), ``vocab``, ``dim``, ``option`` (one per answer option of a
+    document), or a fixed width such as ``top``. `kept=False` marks an intermediate that is never stored.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    unit: str
+    cost: Cost
+    summary: str
+    dtype: str = "float32"
+    needs: tuple[str, ...] = ()
+    compute: Callable[..., Any] | None = None
+    kept: bool = True
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A pure function from signals to one score, with the paper's natural sign.
+
+    `higher` says what a high value means; the evaluator, not the metric, turns it round. `variants` are option
+    settings worth reporting beside the defaults; presets include them.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    options: Mapping[str, Any]
+    higher: Higher
+    unit: str
+    source: str
+    compute: Callable[..., Any]
+    summary: str
+    variants: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def family(self) -> str:
+        """The module that defines the metric: ``likelihood``, ``distribution``, ``choices``, ``baselines``..."""
+        return self.compute.__module__.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A metric with its options settled. `id` names it in tables and stores: ``name`` or ``name(k=v)``."""
+
+    metric: Metric
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The metric's name, with every option that differs from its default."""
+        changed = {k: v for k, v in self.options.items() if v != self.metric.options[k]}
+        if not changed:
+            return self.metric.name
+        return f"{self.metric.name}({','.join(f'{k}={v}' for k, v in sorted(changed.items()))})"
+
+    def __call__(self, available: Mapping[str, Any]) -> Any:
+        """Evaluate on a mapping that holds at least the metric's signals."""
+        return self.metric.compute(*(available[name] for name in self.metric.needs), **self.options)
+
+
+_signals: dict[str, Signal] = {}
+_metrics: dict[str, Metric] = {}
+
+
+def raw(name: str, *, axes: Sequence[str], unit: str, cost: Cost, summary: str, dtype: str = "float32") -> Signal:
+    """Declare a signal that is recorded, not computed."""
+    return _add_signal(Signal(name, tuple(axes), unit, cost, summary, dtype))
+
+
+def signal(*, axes: Sequence[str], unit: str, dtype: str = "float32", kept: bool = True) -> Callable[[F], F]:
+    """Declare a derived signal; the function's parameters are the signals it is computed from."""
+
+    def register(function: F) -> F:
+        needs = _positional(function, "signal")
+        _add_signal(
+            Signal(function.__name__, tuple(axes), unit, "free", _summary(function), dtype, needs, function, kept)
+        )
+        return function
+
+    return register
+
+
+def metric(*, higher: Higher, unit: str, source: str, variants: Sequence[Mapping[str, Any]] = ()) -> Callable[[F], F]:
+    """Declare a metric; its positional parameters are signals, its keyword-only parameters are options."""
+
+    def register(function: F) -> F:
+        name = function.__name__
+        options = {
+            p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
+        }
+        made = Metric(
+            name,
+            _positional(function, "metric"),
+            options,
+            higher,
+            unit,
+            source,
+            function,
+            _summary(function),
+            tuple(variants),
+        )
+        _refuse_second(_metrics.get(name), function, "metric", name)
+        _metrics[name] = made
+        return function
+
+    return register
+
+
+def _add_signal(made: Signal) -> Signal:
+    known = _signals.get(made.name)
+    if known is not None and known != made and (known.compute is None or made.compute is None):
+        modules = {s.compute.__module__ for s in (known, made) if s.compute is not None}
+        also = f"derived in {', '.join(modules)}" if modules else "declared raw once more, otherwise"
+        raise ValueError(f"signal '{made.name}' is raw and {also}; rename one")
+    _refuse_second(known, made.compute, "signal", made.name)
+    _signals[made.name] = made
+    return made
+
+
+def _refuse_second(known: Any, function: Callable[..., Any] | None, kind: str, name: str) -> None:
+    if known is None or function is None or known.compute is None:
+        return
+    if known.compute.__module__ != function.__module__:
+        raise ValueError(
+            f"{kind} '{name}' is defined twice, in {known.compute.__module__} and {function.__module__}; rename one"
+        )
+
+
+def _positional(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
+    names = []
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY:
+            if p.default is p.empty:
+                raise TypeError(f"{kind} '{function.__name__}': option '{p.name}' has no default; give it one")
+        elif p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty:
+            names.append(p.name)
+        else:
+            raise TypeError(
+                f"{kind} '{function.__name__}': parameter '{p.name}' must be a signal (positional, no default) "
+                "or an option (after *, with a default)"
+            )
+    return tuple(names)
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    text = inspect.getdoc(function) or ""
+    if not text:
+        raise TypeError(f"'{function.__name__}' has no docstring; its first line is shown by `eval-ext list`")
+    return text.split("\n\n")[0].replace("\n", " ")
+
+
+@functools.cache
+def _import_all() -> None:
+    for package in HOME:
+        home = importlib.import_module(package)
+        for module in pkgutil.iter_modules(home.__path__, f"{package}."):
+            importlib.import_module(module.name)
+
+
+def load() -> None:
+    """Import every module that declares signals or metrics, then check that each need names a signal.
+
+    Raises:
+        ValueError: a metric or a derived signal names an unknown signal; the message proposes a near one.
+    """
+    _import_all()
+    for thing in (*_signals.values(), *_metrics.values()):
+        for need in thing.needs:
+            if need not in _signals:
+                kind = "signal" if isinstance(thing, Signal) else "metric"
+                raise ValueError(f"{kind} '{thing.name}': {unknown('signal', need, _signals)}")
+
+
+def signals() -> dict[str, Signal]:
+    """Every known signal by name, with the cost of a derived one worked out from its needs."""
+    load()
+    costs: dict[str, Cost] = {}
+
+    def cost(name: str) -> Cost:
+        if name not in costs:
+            known = _signals[name]
+            costs[name] = known.cost if known.compute is None else _dearest(cost(n) for n in known.needs)
+        return costs[name]
+
+    return {name: s if s.compute is None else Signal(**{**vars(s), "cost": cost(name)}) for name, s in _signals.items()}
+
+
+def metrics() -> dict[str, Metric]:
+    """Every known metric by name."""
+    load()
+    return dict(_metrics)
+
+
+def metric_cost(made: Metric) -> Cost:
+    """The dearest signal that the metric needs."""
+    known = signals()
+    return _dearest(known[n].cost for n in made.needs)
+
+
+def _dearest(costs: Iterable[Cost]) -> Cost:
+    return COSTS[max(map(COSTS.index, costs), default=0)]
+
+
+def choose(text: str | Iterable[str]) -> list[Choice]:
+    """Metrics from names, presets and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
+
+    Presets are queries over cost, with each metric's declared variants. Order is kept, repeats are dropped.
+
+    Raises:
+        ValueError: an unknown name or option, with the nearest known one.
+    """
+    chosen: dict[str, Choice] = {}
+    for word in words(text):
+        if word in PRESETS:
+            limit = COSTS.index(PRESETS[word])
+            for made in metrics().values():
+                if COSTS.index(metric_cost(made)) <= limit:
+                    for options in ({}, *made.variants):
+                        one = Choice(made, {**made.options, **options})
+                        chosen.setdefault(one.id, one)
+        else:
+            one = _choice(word)
+            chosen.setdefault(one.id, one)
+    return list(chosen.values())
+
+
+def words(text: str | Iterable[str]) -> list[str]:
+    """Split ``a+b(k=1,l=2),c`` at ``+``, ``,`` and white space outside brackets; lists are flattened.
+
+    >>> words("standard+min_k(share=0.1)")
+    ['standard', 'min_k(share=0.1)']
+    """
+    if not isinstance(text, str):
+        return [w for part in text for w in words(str(part))]
+    out, depth = [""], 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if depth == 0 and (char in "+," or char.isspace()):
+            out.append("")
+        else:
+            out[-1] += char
+    return [w for w in out if w]
+
+
+def _choice(word: str) -> Choice:
+    name, bracket, rest = word.partition("(")
+    known = metrics()
+    if name not in known:
+        raise ValueError(unknown("metric", name, (*PRESETS, *known)))
+    made = known[name]
+    options = dict(made.options)
+    if bracket and (not rest.endswith(")") or set(rest[:-1]) & set("()")):
+        raise ValueError(f"metric '{word}': write options as {name}(option=value), with one pair of brackets")
+    for item in filter(None, rest[:-1].split(",")):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key not in options:
+            raise ValueError(f"metric '{name}': {unknown('option', key, options)}")
+        options[key] = _value(made, key, value)
+    return Choice(made, options)
+
+
+def _value(made: Metric, key: str, text: str) -> Any:
+    """The option's value as the type that its default has; a float may be written as an integer."""
+    kind = type(made.options[key])
+    try:
+        value = text if kind is str else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind or value == "":
+        raise ValueError(f"metric '{made.name}': option '{key}' takes a value of type {kind.__name__}, not '{text}'")
+    return value
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line: the unknown name, the nearest known one, and all that are known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}"

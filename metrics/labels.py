@@ -1,0 +1,210 @@
+"""Right or wrong: labels from lm-eval's logged samples or from a table, joined to records by key.
+
+lm-eval writes ``OUT/<model>/results_<time>.json`` and, with ``--log_samples``, one ``samples_<task>_<time>.jsonl`` a
+task beside it. hf-store puts the store's path into the first.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metrics.record import Key
+
+
+class LabelName(NamedTuple):
+    """Which verdict: lm-eval's metric and the filter that picked the scored text."""
+
+    metric: str
+    filter: str
+
+    def __str__(self) -> str:
+        return f"{self.metric}@{self.filter}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One document's label: 1.0 right, 0.0 wrong, or a grade in between or beyond."""
+
+    task: str
+    doc_id: int
+    name: LabelName
+    value: float
+    doc_hash: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The document's own scalar fields, for strata such as a cause of error."""
+
+
+@dataclass
+class Labels:
+    """Verdicts joined to records.
+
+    `values` maps a label name to (task, doc_id) to value; `unused` counts verdicts without a record, by reason, and
+    `skipped` names lm-eval metrics that are not one number a document.
+    """
+
+    values: dict[LabelName, dict[tuple[str, int], float]]
+    fields: dict[tuple[str, int], Mapping[str, Any]]
+    unused: Counter[str]
+    skipped: Counter[str]
+
+
+class NoSamples(ValueError):
+    """No label source; the message says how to get one."""
+
+
+def find_results(path: Path, run_id: str | None = None) -> Path:
+    """The lm-eval result file meant by `path`: itself, or the newest below a folder (of the run `run_id`, if given).
+
+    Raises:
+        FileNotFoundError: none there.
+    """
+    if path.is_file():
+        return path
+    found = sorted(path.rglob("results_*.json"), key=lambda p: (p.name.removeprefix("results_"), str(p)))
+    if run_id is not None:
+        found = [p for p in found if store_of(p).get("run_id") == run_id]
+    if not found:
+        raise FileNotFoundError(
+            f"{path} holds no lm-eval result file (results_*.json); give the --output_path of the run"
+        )
+    return found[-1]
+
+
+def store_of(results: Path) -> dict[str, str]:
+    """What hf-store wrote into a result file: ``store`` (path) and ``run_id``; empty for another model's result."""
+    try:
+        config = json.loads(results.read_text(encoding="utf-8")).get("config", {})
+    except ValueError as problem:
+        raise ValueError(f"{results} is not a JSON file ({problem})") from None
+    return config.get("hf_store") or {}
+
+
+def samples_of(results: Path) -> list[Path]:
+    """The sample files that belong to a result file, by lm-eval's common time stamp.
+
+    Raises:
+        NoSamples: there are none.
+    """
+    stamp = results.stem.removeprefix("results_")
+    found = sorted(results.parent.glob(f"samples_*_{stamp}.jsonl"))
+    if not found:
+        raise NoSamples(
+            f"{results} has no samples beside it, so right and wrong are not known; run lm_eval with --log_samples, "
+            "or pass --labels FILE"
+        )
+    return found
+
+
+def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
+    """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name."""
+    for path in paths:
+        task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield from _sample(task, line, path, number)
+
+
+def _sample(task: str, line: str, path: Path, number: int) -> Iterator[Verdict | LabelName]:
+    try:
+        sample = json.loads(line)
+        doc_id = int(sample["doc_id"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
+    document = sample.get("doc")
+    fields = (
+        {k: v for k, v in document.items() if isinstance(v, (str, int, float, bool))}
+        if isinstance(document, dict)
+        else {}
+    )
+    for metric in sample.get("metrics", ()):
+        name = LabelName(metric, sample.get("filter", "none"))
+        value = sample.get(metric)
+        if isinstance(value, (bool, int, float)) and not isinstance(value, str):
+            yield Verdict(task, doc_id, name, float(value), sample.get("doc_hash", ""), fields)
+        else:
+            yield name
+
+
+def read_table(path: Path) -> Iterator[Verdict]:
+    """Verdicts of a jsonl or csv file with columns ``doc_id`` and ``correct`` (or ``label``), and ``task`` if several.
+
+    Raises:
+        ValueError: a column is missing, or a value is no number.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(s) for s in file if s.strip()]
+    for number, row in enumerate(rows, 1):
+        column = next((c for c in ("correct", "label") if c in row), None)
+        if column is None or "doc_id" not in row:
+            raise ValueError(
+                f"{path}, row {number}: columns doc_id and correct are needed; found {', '.join(map(str, row))}"
+            )
+        value = {"true": 1.0, "false": 0.0}.get(str(row[column]).strip().lower(), row[column])
+        try:
+            number_ = float(value)
+            doc_id = int(row["doc_id"])
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{path}, row {number}: doc_id={row['doc_id']!r}, {column}={row[column]!r}: not numbers"
+            ) from None
+        if not math.isfinite(number_):
+            raise ValueError(
+                f"{path}, row {number}: {column} is {number_}; leave the row out when the label is unknown"
+            )
+        yield Verdict(str(row.get("task") or ""), doc_id, LabelName(column, path.name), number_)
+
+
+def join(verdicts: Iterable[Verdict | LabelName], entries: Mapping[Key, Mapping[str, Any]]) -> Labels:
+    """Match verdicts to recorded documents.
+
+    By task and document number when the document's hash agrees; otherwise by hash, where it names one document of the
+    task (with lm-eval's ``--samples`` the log and the requests number documents differently). What matches nothing is
+    counted, not dropped in silence.
+    """
+    hashes: dict[tuple[str, int], str] = {}
+    by_hash: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for key, entry in entries.items():
+        hashes[key.task, key.doc_id] = entry["doc_hash"]
+        by_hash[key.task, entry["doc_hash"]].add(key.doc_id)
+    tasks = {task for task, _ in hashes}
+    labels = Labels({}, {}, Counter(), Counter())
+    for verdict in verdicts:
+        if isinstance(verdict, LabelName):
+            labels.skipped[str(verdict)] += 1
+            continue
+        task = verdict.task or (next(iter(tasks)) if len(tasks) == 1 else "")
+        doc_id = _document(task, verdict, hashes, by_hash)
+        if doc_id is None:
+            labels.unused[_why(task, verdict, tasks, hashes)] += 1
+        else:
+            labels.values.setdefault(verdict.name, {})[task, doc_id] = verdict.value
+            labels.fields[task, doc_id] = verdict.fields
+    return labels
+
+
+def _document(
+    task: str, verdict: Verdict, hashes: Mapping[tuple[str, int], str], by_hash: Mapping[tuple[str, str], set[int]]
+) -> int | None:
+    at = hashes.get((task, verdict.doc_id))
+    if at is not None and (not verdict.doc_hash or at == verdict.doc_hash):
+        return verdict.doc_id
+    same = by_hash.get((task, verdict.doc_hash), set()) if verdict.doc_hash else set()
+    return next(iter(same)) if len(same) == 1 else None
+
+
+def _why(task: str, verdict: Verdict, tasks: set[str], hashes: Mapping[tuple[str, int], str]) -> str:
+    if not task:
+        return "no task column, and the store holds several tasks"
+    if task not in tasks:
+        return f"task '{task}' is not in the store"
+    if (task, verdict.doc_id) in hashes:
+        return f"{task}: another document was recorded under that number"
+    return f"{task}: never reached the model (a harness cache hit, or recording had stopped)"

@@ -1,0 +1,77 @@
+"""One writer at a time: a lock file whose content names its owner."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class Lock:
+    """An exclusive lock on a folder, held until `release` or until the process ends, however it ends.
+
+    Where the system has `flock`, the kernel lets go of it when the process dies; elsewhere (Windows) a lock that a dead
+    process left behind has to be deleted by hand, as the message says.
+
+    Raises:
+        BlockingIOError: somebody else holds it; the message names who, since when and what to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if fcntl is None:
+            self._file = self._create()
+        else:
+            self._file = path.open("a+", encoding="utf-8")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                raise self._taken() from None
+        self._file.seek(0)
+        self._file.truncate()
+        json.dump(_owner(), self._file)
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let the next writer in. Safe to call twice."""
+        if not self._file.closed:
+            if fcntl is None:
+                self.path.unlink(missing_ok=True)
+            self._file.close()
+
+    def _create(self):  # noqa: ANN202
+        try:
+            return os.fdopen(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR), "w+", encoding="utf-8")
+        except FileExistsError:
+            raise self._taken() from None
+
+    def _taken(self) -> BlockingIOError:
+        try:
+            owner = json.loads(self.path.read_text(encoding="utf-8"))
+            who = f"process {owner['pid']} of {owner['user']} on {owner['host']} since {owner['since']}"
+        except (OSError, ValueError, KeyError):
+            who = "another process"
+        return BlockingIOError(
+            f"{self.path.parent} is being written by {who}; wait for it to end, or give another store=DIR "
+            f"(if it no longer runs, delete {self.path})"
+        )
+
+
+def _owner() -> dict[str, str | int]:
+    return {
+        "pid": os.getpid(),
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+    }

@@ -1,0 +1,167 @@
+"""From the metrics somebody wants to what must be captured, computed and kept.
+
+`make_plan` resolves metrics to signals and signals to raw tensors; `derive` computes the derived ones. A plan says
+which raw tensors are needed at all (`capture`), so that nothing else is hooked, and which signals end up in the
+store (`keep`), so that everything else is dropped as soon as it has served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metrics.core import COSTS, PRESETS, Cost, Signal, choose, signals, unknown, words
+
+RAW = ("logits", "hidden", "attention")
+"""The raw tensors that can be captured from a model."""
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a choice of metrics and signals implies.
+
+    Attributes:
+        metrics: the ids of the metrics asked for; what is stored always suffices to score them.
+        keep: names of the signals to store, in a fixed order.
+        compute: derived signals in an order in which each follows its needs; includes unkept intermediates.
+        capture: raw tensors needed: a subset of logits, hidden, attention.
+    """
+
+    metrics: tuple[str, ...]
+    keep: tuple[str, ...]
+    compute: tuple[str, ...]
+    capture: tuple[str, ...]
+
+    @property
+    def extra_pass(self) -> bool:
+        """Whether a teacher-forced pass over prompt and answer is needed after the evaluation's own."""
+        return "hidden" in self.capture or "attention" in self.capture
+
+    def stage(self, cost: Cost) -> tuple[str, ...]:
+        """The signals to compute, in order, whose dearest raw need is `cost`."""
+        known = signals()
+        return tuple(name for name in self.compute if known[name].cost == cost)
+
+
+def make_plan(
+    metrics: str | Iterable[str] = "standard", signals_: str | Iterable[str] = (), raw: str | Iterable[str] = ()
+) -> Plan:
+    """Resolve names into a `Plan`.
+
+    Args:
+        metrics: names, ids and presets (``standard``, ``all``) joined by ``+``.
+        signals_: further signals to keep, by name or preset.
+        raw: raw tensors to keep whole: any of logits, hidden, attention, or ``none``.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+    """
+    known = signals()
+    chosen = choose(metrics)
+    keep: dict[str, None] = {}
+    for choice in chosen:
+        keep.update(dict.fromkeys(choice.metric.needs))
+    for word in words(signals_):
+        keep.update(dict.fromkeys(_signal_word(word, known)))
+    for word in words(raw):
+        if word == "none":
+            continue
+        if word not in RAW:
+            raise ValueError(unknown("raw tensor", word, (*RAW, "none")))
+        keep[word] = None
+    ordered: dict[str, None] = {}
+    capture: set[str] = set()
+    for name in keep:
+        _visit(name, known, ordered, capture)
+    stored = [n for n in keep if known[n].kept and known[n].cost != "free"]
+    return Plan(
+        metrics=tuple(c.id for c in chosen),
+        keep=tuple(sorted(stored, key=lambda n: (COSTS.index(known[n].cost), n))),
+        compute=tuple(ordered),
+        capture=tuple(r for r in RAW if r in capture),
+    )
+
+
+def _signal_word(word: str, known: Mapping[str, Signal]) -> list[str]:
+    if word in PRESETS:
+        limit = COSTS.index(PRESETS[word])
+        return [n for n, s in known.items() if s.compute is not None and s.kept and COSTS.index(s.cost) <= limit]
+    if word not in known:
+        raise ValueError(unknown("signal", word, (*PRESETS, *known)))
+    if not known[word].kept:
+        raise ValueError(f"signal '{word}' is an intermediate that is never stored; use raw=logits to keep the logits")
+    return [word]
+
+
+def _visit(name: str, known: Mapping[str, Signal], ordered: dict[str, None], capture: set[str]) -> None:
+    made = known[name]
+    if made.compute is None:
+        if name in RAW:
+            capture.add(name)
+        return
+    for need in made.needs:
+        _visit(need, known, ordered, capture)
+    ordered.setdefault(name)
+
+
+def derive(names: Sequence[str], available: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute the derived signals `names`, in order, from `available`; returns the new ones only.
+
+    Each is a pure function, so the same call serves a whole batch of tokens on the device and one record on a laptop.
+    """
+    known = signals()
+    made: dict[str, Any] = {}
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown("signal", name, known))
+        recipe = known[name]
+        if recipe.compute is None:
+            raise ValueError(f"signal '{name}' is raw: it is recorded, not computed")
+        made[name] = recipe.compute(*(made[n] if n in made else available[n] for n in recipe.needs))
+    return made
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that turn a plan into bytes: a model's, and a typical continuation's."""
+
+    blocks: int
+    heads: int
+    dim: int
+    vocab: int
+    prompt: int
+    tokens: int
+    layers: int | None = None
+    """How many layers are recorded; all when None."""
+
+    def axis(self, name: str) -> int:
+        """The length of an axis; a fixed width is written ``name=width``."""
+        if "=" in name:
+            return int(name.split("=")[1])
+        layers = self.blocks + 1 if self.layers is None else self.layers
+        sizes = {
+            "token": self.tokens,
+            "step": self.tokens + 1,
+            "layer": layers,
+            "head": self.heads,
+            "key": self.prompt + self.tokens,
+            "vocab": self.vocab,
+            "dim": self.dim,
+        }
+        return sizes[name]
+
+
+def bytes_per_record(plan: Plan, shape: Shape, raw_bytes: int = 4) -> dict[str, int]:
+    """Bytes each kept signal takes for one continuation of `shape.tokens` tokens, before the record index."""
+    known = signals()
+    sizes = {}
+    for name in plan.keep:
+        made = known[name]
+        width = raw_bytes if name in RAW else BYTES[made.dtype]
+        for axis in made.axes:
+            width *= shape.axis(axis)
+        sizes[name] = width
+    return sizes

@@ -1,0 +1,165 @@
+"""From records to numbers: which record stands for a document, and each metric's score of it.
+
+A document of free text has one record a sample. A multiple-choice document has one record an option: metrics over the
+options describe the document, and metrics over tokens describe the option that the model chose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metrics.core import Choice, signals
+from metrics.record import Key, Record
+
+EMPTY_PROMPT = hashlib.sha256(b"").hexdigest()
+NORMS = ("none", "chars", "bytes")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What gets one score a metric: a sample of a document.
+
+    `key` names the record that stands for it; `options` holds the signals over its answer options, empty when it is not
+    multiple choice.
+    """
+
+    key: Key
+    kind: str
+    options: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class ScoreTable:
+    """Scores by unit and metric id, NaN where unscored, and how often each reason occurred."""
+
+    units: list[Unit]
+    values: dict[str, list[float]]
+    unscored: dict[str, Counter[str]]
+
+
+def units(entries: Mapping[Key, Mapping[str, Any]], *, norm: str = "none") -> list[Unit]:
+    """Group index entries into units, in order of task, document and sample.
+
+    The chosen option is the one with the largest log-likelihood, divided by its characters or bytes when `norm` says so
+    (the first of equals, as lm-eval takes it). Options scored without their context, which acc_mutual_info asks for,
+    are not options.
+
+    Raises:
+        ValueError: unknown `norm`.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm='{norm}' is not known; choose one of {', '.join(NORMS)}")
+    documents: dict[tuple[str, int, int], list[Key]] = {}
+    for key in sorted(entries):
+        documents.setdefault((key.task, key.doc_id, key.occurrence), []).append(key)
+    return [_unit(keys, entries, norm) for keys in documents.values()]
+
+
+def _unit(keys: Sequence[Key], entries: Mapping[Key, Mapping[str, Any]], norm: str) -> Unit:
+    kind = entries[keys[0]]["kind"]
+    with_context = [k for k in keys if entries[k]["prompt_hash"] != EMPTY_PROMPT]
+    if kind != "loglikelihood" or len(with_context or keys) < 2:
+        return Unit(keys[0], kind)
+    keys = with_context or keys
+    found = [entries[k] for k in keys]
+    scores = torch.tensor([e["answer"][0] for e in found], dtype=torch.float64)
+    lengths = {"none": 1.0, "chars": _sizes(found, "chars"), "bytes": _sizes(found, "bytes")}
+    options = {
+        "option_loglikelihood": scores,
+        "option_tokens": _sizes(found, "token_count"),
+        "option_bytes": _sizes(found, "bytes"),
+    }
+    return Unit(keys[int((scores / lengths[norm]).argmax())], "multiple_choice", options)
+
+
+def _sizes(entries: Sequence[Mapping[str, Any]], name: str) -> Tensor:
+    return torch.tensor([e[name] for e in entries], dtype=torch.float64)
+
+
+Fetch = Callable[[Sequence[str], Iterable[Key]], Iterator[Record]]
+"""Reads records with the named signals for the given keys, in any order: a store's `records`."""
+
+
+def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, span: str = "answer") -> ScoreTable:
+    """Score units by metrics, streaming the records.
+
+    Args:
+        chosen: from `units`.
+        metrics: from `metrics.core.choose`.
+        fetch: reads the records.
+        span: ``answer``: the tokens of the scored text; ``generation``: up to and with the stop string or the end of
+            sequence.
+
+    Raises:
+        ValueError: unknown `span`.
+    """
+    if span not in ("answer", "generation"):
+        raise ValueError(f"span='{span}' is not known; choose answer or generation")
+    known = signals()
+    stored = sorted({n for c in metrics for n in c.metric.needs if known[n].cost != "free"})
+    at = {unit.key: i for i, unit in enumerate(chosen)}
+    table = ScoreTable(
+        list(chosen), {c.id: [math.nan] * len(chosen) for c in metrics}, {c.id: Counter() for c in metrics}
+    )
+    seen = set()
+    for record in fetch(stored, at):
+        row = at[record.key]
+        seen.add(row)
+        available = _available(record, chosen[row], span)
+        for choice in metrics:
+            value, reason = _one(choice, available, known)
+            table.values[choice.id][row] = value
+            if reason:
+                table.unscored[choice.id][reason] += 1
+    for missing in range(len(chosen) - len(seen)):  # noqa: B007
+        for choice in metrics:
+            table.unscored[choice.id]["record in a damaged shard"] += 1
+    return table
+
+
+def _available(record: Record, unit: Unit, span: str) -> dict[str, Tensor]:
+    """The signals of a record, cut to the span, with those that follow from its entry."""
+    known = signals()
+    start, stop = record.spans.get(span, (0, record.token_count))
+    made: dict[str, Tensor] = {}
+    for name, value in record.signals.items():
+        axes = known[name].axes if name in known else ()
+        for dim, axis in enumerate(axes):
+            if axis == "token":
+                value = value.narrow(dim, start, stop - start)
+            elif axis == "step":
+                value = value.narrow(dim, start, stop - start + 1)
+        made[name] = value
+    made["token_count"] = torch.tensor(stop - start)
+    made["prompt_count"] = torch.tensor(record.prompt_count)
+    made["record_id"] = torch.tensor(record_id(record.key))
+    return {**made, **unit.options}
+
+
+def _one(choice: Choice, available: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[float, str]:
+    for name in choice.metric.needs:
+        if name not in available:
+            axis_option = "option" in known[name].axes
+            return math.nan, "not multiple choice" if axis_option else f"signal '{name}' was not recorded"
+        if "token" in known[name].axes and available["token_count"] == 0:
+            return math.nan, "empty answer"
+    value = float(choice(available))
+    if not math.isnan(value):
+        return value, ""
+    if any(available[n].isnan().any() for n in choice.metric.needs):
+        return math.nan, "signal holds NaN"
+    return math.nan, "undefined here"
+
+
+def record_id(key: Key) -> int:
+    """A 63-bit number from the record's key, the same on every machine."""
+    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,54 @@
+"""The catalogue of raw signals. Derived ones stand in the module named for what they are computed from."""
+
+from metrics.core import raw
+
+raw(
+    "logits",
+    axes=("token", "vocab"),
+    unit="logit",
+    cost="logits",
+    summary="The model's raw output before the softmax, in the row that produced each token.",
+)
+raw(
+    "hidden",
+    axes=("layer", "step", "dim"),
+    unit="1",
+    cost="hidden",
+    summary="Residual stream after each layer (0 = embedding output), without the final norm.",
+)
+raw(
+    "attention",
+    axes=("layer", "head", "step", "key"),
+    unit="probability",
+    cost="attention",
+    summary="Attention weights of each block, after the softmax; layer k is block k, layer 0 has none.",
+)
+raw(
+    "tokens",
+    axes=("token",),
+    unit="id",
+    cost="free",
+    dtype="int32",
+    summary="Token ids of the continuation.",
+)
+raw("token_count", axes=(), unit="token", cost="free", dtype="int64", summary="Tokens of the scored span.")
+raw(
+    "prompt_count", axes=(), unit="token", cost="free", dtype="int64", summary="Tokens of the prompt, after truncation."
+)
+raw(
+    "record_id",
+    axes=(),
+    unit="1",
+    cost="free",
+    dtype="int64",
+    summary="A number drawn from the record's key by a hash: the same in every run.",
+)
+raw(
+    "option_loglikelihood",
+    axes=("option",),
+    unit="nat",
+    cost="free",
+    summary="Log-likelihood of every answer option of a document, as the harness scored it.",
+)
+raw("option_tokens", axes=("option",), unit="token", cost="free", summary="Tokens of every answer option.")
+raw("option_bytes", axes=("option",), unit="byte", cost="free", summary="UTF-8 bytes of every answer option.")
