@@ -17,8 +17,8 @@ from lm_eval_ext.arch import attentions, blocks, eager_attention
 from metrics.core import signals
 from metrics.plan import Plan, derive
 
-BLOCK_BYTES = 64 << 20
-"""Logits are reduced in blocks of about this size, whatever the batch."""
+CACHE_BYTES, BLOCK_BYTES = 4 << 20, 64 << 20
+"""Logits are reduced in blocks: on a CPU of a size that stays in its cache, elsewhere larger."""
 
 
 def logit_signals(
@@ -33,7 +33,7 @@ def logit_signals(
         raw_dtype: precision in which ``raw=logits`` is kept; the model's own by default.
     """
     stage = plan.stage("logits")
-    rows = max(1, BLOCK_BYTES // (4 * logits.shape[-1]))
+    rows = max(1, (CACHE_BYTES if logits.is_cpu else BLOCK_BYTES) // (4 * logits.shape[-1]))
     parts: list[dict[str, Tensor]] = []
     for block, ids in zip(logits.split(rows), tokens.split(rows)):
         made = derive(stage, {"logits": block, "tokens": ids})

@@ -208,7 +208,8 @@ def load() -> None:
     """Import every module that declares signals or metrics, then check that each need names a signal.
 
     Raises:
-        ValueError: a metric or a derived signal names an unknown signal; the message proposes a near one.
+        ValueError: a metric or a derived signal names an unknown signal (the message proposes a near one), or a metric
+            one that is never stored.
     """
     _import_all()
     for thing in (*_signals.values(), *_metrics.values()):
@@ -216,6 +217,10 @@ def load() -> None:
             if need not in _signals:
                 kind = "signal" if isinstance(thing, Signal) else "metric"
                 raise ValueError(f"{kind} '{thing.name}': {unknown('signal', need, _signals)}")
+            if isinstance(thing, Metric) and not _signals[need].kept:
+                raise ValueError(
+                    f"metric '{thing.name}' needs '{need}', an intermediate that is never stored; derive a kept signal"
+                )
 
 
 def signals() -> dict[str, Signal]:

@@ -8,6 +8,8 @@ logits' type, which some models write instead. NaN in gives NaN out, and -1 wher
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,11 @@ from metrics.core import signal
 TOP = 20
 """How many of the largest log-probabilities are kept: the number DeepConf uses."""
 
+JUMP = 0.005
+"""The least drop between successive probabilities at which BoostedProb's dominant group may end."""
+
 DOMINANT = 200
-"""No more than 200 tokens can have probability above 0.005, the least that BoostedProb's cut looks at."""
+"""No more than 200 tokens can have probability above `JUMP`."""
 
 LOWEST = torch.finfo(torch.float32).min
 
@@ -79,15 +84,18 @@ def varentropy(log_probabilities: Tensor, probabilities: Tensor, entropy: Tensor
 @signal(axes=("token",), unit="1", dtype="int64", kept=False)
 def possible(log_probabilities: Tensor) -> Tensor:
     """Number of tokens that the model does not rule out; 0 where the logits are not numbers."""
+    if log_probabilities.is_cpu and log_probabilities.amin() > LOWEST:  # the usual case, six times faster
+        return torch.full(log_probabilities.shape[:-1], log_probabilities.shape[-1])
     return (log_probabilities > LOWEST).sum(-1)
 
 
 @signal(axes=("token",), unit="nat")
 def mean_log_probability(log_probabilities: Tensor, possible: Tensor) -> Tensor:
-    """Unweighted mean of ln p_v over the possible tokens; its negative, the cross-entropy of p from the uniform
-    distribution, is at least the logarithm of their number.
+    """Unweighted mean of ln p_v over the possible tokens.
+
+    Its negative, the cross-entropy of p from the uniform distribution, is at least the logarithm of their number.
     """
-    return log_probabilities.where(log_probabilities > LOWEST, 0.0).sum(-1) / possible
+    return torch.nn.functional.threshold(log_probabilities, LOWEST, 0.0).sum(-1) / possible
 
 
 @signal(axes=("token",), unit="nat")
@@ -122,8 +130,11 @@ def top_tokens(largest: Tensor, largest_tokens: Tensor) -> Tensor:
 
 @signal(axes=("token", "top=200"), unit="nat", kept=False)
 def largest(log_probabilities: Tensor) -> Tensor:
-    """The 200 largest log-probabilities, descending (all of them in a smaller vocabulary)."""
-    return log_probabilities.topk(min(DOMINANT, log_probabilities.shape[-1]), dim=-1).values
+    """The largest log-probabilities, descending: all above 0.005, at least 20, at most 200 (or the vocabulary)."""
+    top = _largest(log_probabilities, TOP)
+    if top.is_cpu and bool((top[..., -1] <= math.log(JUMP)).all()):
+        return top
+    return _largest(log_probabilities, DOMINANT)
 
 
 @signal(axes=("token", "top=200"), unit="id", dtype="int64", kept=False)
@@ -143,9 +154,9 @@ def boosted_probability(largest: Tensor, logprob: Tensor) -> Tensor:
     boostedprob 0.1.3 (difference_jump, sum_dominant_mass).
     """
     p = _first(largest.exp(), max(2, largest.shape[-1]), 0.0)
-    drop = p[..., :-1] - p[..., 1:]  # the 200th can drop by 0.005 at most, so nothing is lost by stopping there
+    drop = p[..., :-1] - p[..., 1:]  # what is not among the largest is at most JUMP, so no drop there counts
     p = p[..., :-1]
-    cut = (drop > 0.3 * p) & (drop > 0.005)
+    cut = (drop > 0.3 * p) & (drop > JUMP)
     last = torch.where(cut, torch.arange(cut.shape[-1], device=cut.device), -1).amax(-1, keepdim=True)
     mass = p.cumsum(-1).gather(-1, last.clamp(min=0)).squeeze(-1)
     least = largest.gather(-1, last.clamp(min=0)).squeeze(-1)
@@ -158,6 +169,21 @@ def rank(log_probabilities: Tensor, logprob: Tensor) -> Tensor:
     """How many tokens were strictly more probable than the emitted one: 0 when it was the most probable."""
     above = (log_probabilities > logprob.clamp(min=LOWEST).unsqueeze(-1)).sum(-1)
     return above.masked_fill(logprob.isnan(), -1).int()
+
+
+def _largest(values: Tensor, k: int, group: int = 16) -> Tensor:
+    """The k largest along the last axis, descending: those of the k groups with the largest maxima.
+
+    Interleaved groups make the maximum one vectorised pass, five times faster than `topk` of everything on a CPU.
+    """
+    width = values.shape[-1]
+    if width < 4 * k * group:
+        return values.topk(min(k, width), dim=-1).values
+    groups = width // group
+    grouped = values[..., : groups * group].unflatten(-1, (group, groups))
+    best = grouped.amax(-2).topk(k, dim=-1).indices
+    within = grouped.gather(-1, best.unsqueeze(-2).expand(*best.shape[:-1], group, k)).flatten(-2)
+    return torch.cat([within, values[..., groups * group :]], -1).topk(k, dim=-1).values
 
 
 def _first(values: Tensor, width: int, fill: float) -> Tensor:

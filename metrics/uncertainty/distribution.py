@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metrics.core import metric
-from metrics.uncertainty.likelihood import count
+from metrics.uncertainty.likelihood import count, lowest
 
 
 @metric(higher="uncertain", unit="nat", source="arXiv:2002.07650")
@@ -138,8 +138,7 @@ def deepconf_bottom(top_logprobs: Tensor, *, window: int = 2048, share: float = 
     Raises:
         ValueError: window is below 1, or share is not in (0, 1].
     """
-    means = windows(confidence(top_logprobs), window)
-    return means.sort().values[: count(len(means), share)].mean()
+    return lowest(windows(confidence(top_logprobs), window), share)
 
 
 def confidence(top_logprobs: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def min_k(logprob: Tensor, *, share: float = 0.2) -> Tensor:
     Raises:
         ValueError: share is not in (0, 1].
     """
-    return logprob.sort().values[: count(len(logprob), share)].mean()
+    return lowest(logprob, share)
 
 
 @metric(higher="confident", unit="sd", source="arXiv:2404.02936")
@@ -64,7 +64,12 @@ def min_k_plus_plus(logprob: Tensor, entropy: Tensor, varentropy: Tensor, *, sha
     """
     deviation = logprob + entropy
     z = (deviation / varentropy.sqrt()).where(~(deviation.abs() <= ROUNDING * entropy), 0.0)
-    return z.sort().values[: count(len(z), share)].mean()
+    return lowest(z, share)
+
+
+def lowest(values: Tensor, share: float) -> Tensor:
+    """Mean of the `share` lowest values, at least one; NaN if any is, which ascending order would put last."""
+    return -(-values).sort(descending=True).values[: count(len(values), share)].mean()
 
 
 def count(tokens: int, share: float) -> int:

@@ -50,7 +50,8 @@ def test_unknown_without_a_near_name_lists_all():
 
 
 @pytest.mark.parametrize(
-    "text", ["min_k(share=0.1", "min_k(share=0.1)x", "min_k(share=0.1))", "min_k((share=0.1))", "min_k(share=0.1+mean_nll"]
+    "text",
+    ["min_k(share=0.1", "min_k(share=0.1)x", "min_k(share=0.1))", "min_k((share=0.1))", "min_k(share=0.1+mean_nll"],
 )
 def test_crooked_brackets_are_refused(text):
     with pytest.raises(ValueError, match="write options as min_k"):
@@ -210,7 +211,7 @@ def test_a_need_that_is_no_signal_fails_at_load(registry):
     def lost(entropi: Tensor) -> Tensor:
         """Needs what nobody makes."""
 
-    with pytest.raises(ValueError, match="metric 'lost': unknown signal 'entropi'. Did you mean 'entropy'"):
+    with pytest.raises(ValueError, match=r"metric 'lost': unknown signal 'entropi'\. Did you mean 'entropy'"):
         metrics()
     del core._metrics["lost"]
 
@@ -218,8 +219,17 @@ def test_a_need_that_is_no_signal_fails_at_load(registry):
     def lost_too(logit: Tensor) -> Tensor:
         """Needs what nobody records."""
 
-    with pytest.raises(ValueError, match="signal 'lost_too': unknown signal 'logit'. Did you mean 'logits'"):
+    with pytest.raises(ValueError, match=r"signal 'lost_too': unknown signal 'logit'\. Did you mean 'logits'"):
         signals()
+
+
+def test_a_metric_cannot_need_what_is_never_stored(registry):
+    @metric(higher="uncertain", unit="1", source="folklore")
+    def unstorable(probabilities: Tensor) -> Tensor:
+        """Could be scored on the fly only."""
+
+    with pytest.raises(ValueError, match="metric 'unstorable' needs 'probabilities', an intermediate"):
+        metrics()
 
 
 def test_two_metrics_of_one_name_are_refused_with_both_modules(registry):

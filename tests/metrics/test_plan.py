@@ -112,7 +112,7 @@ def test_derive_returns_new_signals_only_and_leaves_its_input():
 def test_derive_refuses_raw_and_unknown_signals():
     with pytest.raises(ValueError, match="signal 'logits' is raw"):
         derive(["logits"], {})
-    with pytest.raises(ValueError, match="unknown signal 'entropi'. Did you mean 'entropy'"):
+    with pytest.raises(ValueError, match=r"unknown signal 'entropi'\. Did you mean 'entropy'"):
         derive(["entropi"], {})
 
 

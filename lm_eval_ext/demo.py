@@ -1,0 +1,109 @@
+"""The demonstration: stock lm_eval with hf-store on a model whose every error has a known cause."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from metrics.core import choose
+from metrics.plots import save
+from metrics.report import Case, Table, auroc_table, cases, errors_by, show
+from metrics.stats import delong_test
+from metrics.store import Store, open_store
+from metrics.table import render
+from tasks import yaml_folder
+from tasks.counting import demo_model_folder
+
+SHOWN = ("first_token_entropy", "sequence_nll", "margin", "self_certainty", "boosted_prob", "prompt_length", "random")
+CAUSES = {
+    "unseen_member": "a word of the asked category that the model never saw in training (a knowledge gap)",
+    "unseen_distractor": "a never-seen word of another category",
+    "unseen_length": "a list longer than any in training",
+    "several": "several of these at once",
+}
+
+
+def run(out: Path, limit: int | None = None) -> None:
+    """Evaluate, print the tables, save the figures, and say in words what the numbers say."""
+    for old in ("store", "lm-eval"):
+        shutil.rmtree(out / old, ignore_errors=True)
+    command = [sys.executable, "-m", "lm_eval", "--model", "hf-store"]
+    command += ["--model_args", f"pretrained={demo_model_folder()},store={out / 'store'}"]
+    command += ["--tasks", "counting_gen,counting_mc", "--include_path", str(yaml_folder())]
+    command += ["--device", "cpu", "--batch_size", "32", "--output_path", str(out / "lm-eval"), "--log_samples"]
+    if limit is not None:
+        command += ["--limit", str(limit)]
+    click.echo("$ " + shlex.join(["lm_eval", *command[3:]]) + "\n", err=True)
+    done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    if done.returncode:
+        raise click.ClickException(f"lm_eval ended with status {done.returncode}; its messages are above")
+    store = open_store(out / "store")
+    overall, causes = _tables(store)
+    case, table = overall
+    click.echo("\n" + show(table, "md") + "\n")
+    click.echo(show_causes(table, {name: t for name, (_, t) in causes.items()}) + "\n")
+    click.echo("What this says\n" + "\n".join(f"- {line}" for line in lessons(case, table, causes)) + "\n")
+    baselines = ["prompt_length", "random"]
+    for one, its in (overall, *causes.values()):
+        click.echo(f"wrote {save(one, its, out / 'figures', baselines=baselines)}", err=True)
+    click.echo(f"All of it again, any way you like:  eval-ext auroc {out / 'lm-eval'} --errors-by cause", err=True)
+
+
+def _tables(store: Store) -> tuple[tuple[Case, Table], dict[str, tuple[Case, Table]]]:
+    chosen = choose("standard")
+    frame = store.scores("standard")
+    case = next(c for c in cases(frame, chosen) if c.task == "counting_gen")
+    values = frame.loc[frame["task"] == "counting_gen", "doc:cause"].tolist()
+    found = {}
+    for one in errors_by(case, "cause", values):
+        found[one.subset.rsplit("=", 1)[1]] = (one, auroc_table(one, against="prompt_length"))
+    return (case, auroc_table(case, against="prompt_length")), found
+
+
+def show_causes(overall: Table, causes: Mapping[str, Table]) -> str:
+    """One row a metric, one column a cause of error: AUROC of those wrong answers against all right ones."""
+    rows = []
+    for name in SHOWN:
+        row = {"metric": name}
+        for title, table in {"all errors": overall, **causes}.items():
+            e = table.estimates[name]
+            row[f"{title} ({e.n_positive})"] = f"{e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}]"
+        rows.append(row)
+    return "### AUROC [95 % CI] by cause of error (number of wrong answers)\n\n" + render(rows, "md")
+
+
+def lessons(case: Case, overall: Table, causes: Mapping[str, tuple[Case, Table]]) -> list[str]:
+    """What the numbers say, in words chosen by the numbers."""
+    assert case.wrong is not None
+    metric, length = "first_token_entropy", "prompt_length"
+    said = [_against_length("Over all errors", case, overall, metric, length)]
+    for name, (one, table) in causes.items():
+        e = table.estimates[metric]
+        if (e.n_positive or 0) < 10:
+            said.append(f"{CAUSES.get(name, name)}: {e.n_positive} errors are too few to say anything.")
+            continue
+        sight = "hardly sees them" if e.lower < 0.6 else "sees them" if e.lower < 0.8 else "sees them clearly"
+        prefix = f"Errors from {CAUSES.get(name, name)}: entropy {sight} (AUROC {e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}])"
+        said.append(_against_length(prefix, one, table, metric, length))
+    return said
+
+
+def _against_length(prefix: str, case: Case, table: Table, metric: str, length: str) -> str:
+    """The paired comparison of a metric with the list's length, in words."""
+    test = delong_test(case.scores[metric], case.scores[length], case.wrong)
+    values = (
+        f"entropy {table.estimates[metric].value:.3f}, the length of the list alone {table.estimates[length].value:.3f}"
+    )
+    if test.p >= 0.05:
+        return f"{prefix}; length alone does as well ({values}, paired p = {test.p:.2g})."
+    verdict = (
+        "entropy does better than length" if test.difference.value > 0 else "length alone does better than entropy"
+    )
+    return f"{prefix}; {verdict} ({values}, paired p = {test.p:.2g})."

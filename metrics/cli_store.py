@@ -1,0 +1,284 @@
+"""The commands on a store: `show`, `score` and `auroc`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from metrics import labels as labels_
+from metrics.cli import format_option
+from metrics.core import Choice, choose
+from metrics.report import Case, Table, auroc_table, cases, errors_by, graded_table, macro_table
+from metrics.report import show as show_table
+from metrics.store import Store, is_store, open_store
+from metrics.table import render
+
+NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
+"""How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Compare every shard with its checksum.")
+@format_option
+def show(store: Path, verify: bool, format_: str) -> None:
+    """Say what a store holds: model, settings, tasks, signals, runs and damage.
+
+    Example: eval-ext show hf-store/demo
+    """
+    opened = open_store(store)
+    manifest = opened.manifest
+    tasks: dict[tuple[str, str], Counter[str]] = {}
+    for key, entry in opened.entries().items():
+        of = tasks.setdefault((key.task, entry["kind"]), Counter())
+        of["records"] += 1
+        of["tokens"] += entry["token_count"]
+        of["empty"] += entry["spans"]["answer"][0] == entry["spans"]["answer"][1]
+        of["truncated"] += entry["truncated"]
+    rows = [
+        {
+            "task": task,
+            "kind": kind,
+            "records": of["records"],
+            "tokens a record": of["tokens"] / of["records"],
+            "empty answers": of["empty"],
+            "truncated prompts": of["truncated"],
+        }
+        for (task, kind), of in sorted(tasks.items())
+    ]
+    if format_ == "md":
+        size = sum(p.stat().st_size for p in (store / "shards").iterdir())
+        click.echo(
+            f"{store}: {manifest['model']} ({manifest['architecture']}, {manifest['dtype']}, {manifest['device']})"
+        )
+        click.echo(f"{len(opened)} records, {size / 1e6:.1f} MB; signals: {', '.join(manifest['signals'])}")
+        for run in manifest["runs"]:
+            end = f"ended {run['ended']}" if "ended" in run else "not ended: still running, or killed"
+            click.echo(
+                f"run {run['run_id'][:8]} started {run['started']}, {end}; results: {run.get('results', 'none')}"
+            )
+        click.echo()
+    click.echo(render(rows, format_, digits=1))
+    for problem in opened.damaged() if verify else ():
+        click.echo(f"Damaged: {problem}", err=True)
+    if verify and not opened.damaged():
+        click.echo("Every shard agrees with its checksum.", err=True)
+
+
+def metrics_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option that chooses metrics."""
+    return click.option(
+        "--metrics", "metrics_", default="standard", show_default=True, help="Names, ids and presets joined by +."
+    )(command)
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@metrics_option
+@click.option("--labels", type=click.Path(path_type=Path), help="lm-eval output, or a jsonl or csv of labels.")
+@click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .csv, .jsonl or .parquet file; standard output if none."
+)
+def score(store: Path, metrics_: str, labels: Path | None, span: str, out: Path | None) -> None:
+    """Write one row a document with its scores and labels.
+
+    Example: eval-ext score hf-store/demo --metrics mean_entropy+mean_nll --out scores.parquet
+    """
+    choose(metrics_)
+    frame = open_store(store).scores(metrics_, labels=labels, span=span)
+    if out is None:
+        click.echo(frame.to_csv(index=False).rstrip("\n"))
+    elif out.suffix == ".csv":
+        frame.to_csv(out, index=False)
+    elif out.suffix == ".jsonl":
+        frame.to_json(out, orient="records", lines=True)
+    elif out.suffix == ".parquet":
+        try:
+            frame.to_parquet(out)
+        except ImportError:
+            raise click.ClickException("writing .parquet needs pyarrow: pip install pyarrow, or write .csv") from None
+    else:
+        raise click.ClickException(f"--out {out}: the ending must be .csv, .jsonl or .parquet")
+    for name, reasons in frame.attrs["unscored"].items():
+        for reason, count in reasons.items():
+            click.echo(f"{name}: {count} of {len(frame)} unscored, {reason}", err=True)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@metrics_option
+@click.option("--samples", type=click.Path(path_type=Path), help="lm-eval's output, when PATH is a store.")
+@click.option("--labels", type=click.Path(path_type=Path), help="A jsonl or csv with columns doc_id and correct.")
+@click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match.")
+@click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
+@click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
+@click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
+@click.option(
+    "--against", default="answer_length", show_default=True, help="The metric that others are tested against."
+)
+@click.option(
+    "--errors-by", help="Also a table for each value of this field of the documents, among the wrong answers."
+)
+@click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
+@format_option
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, file_okay=False), help="Save ROC and risk-coverage figures here."
+)
+def auroc(
+    path: Path,
+    metrics_: str,
+    samples: Path | None,
+    labels: Path | None,
+    label: str | None,
+    filter_: str | None,
+    tasks: tuple[str, ...],
+    threshold: float | None,
+    against: str,
+    errors_by: str | None,
+    span: str,
+    format_: str,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """Say how well each metric tells wrong answers from right ones, with confidence intervals.
+
+    PATH is lm-eval's output folder or result file, or a store.
+
+    Example: eval-ext auroc OUT --against mean_nll --plot figures
+    """
+    store, source = _resolve(path, samples or labels)
+    chosen = choose([metrics_, against])
+    found = _cases(store, source, chosen, span=span, threshold=threshold, field=errors_by)
+    found = [c for c in found if _wanted(c[0], label, filter_, tasks)]
+    if not found:
+        raise click.ClickException(
+            f"no labelled document of {store.path} is left; verdicts found in {source} are for other tasks, metrics or "
+            "filters (see --task, --label, --filter)"
+        )
+    tables: list[Table] = []
+    binary: list[tuple[Case, Table]] = []
+    for case, causes in found:
+        table = graded_table(case) if case.wrong is None else auroc_table(case, against=against)
+        tables.append(table)
+        if case.wrong is not None:
+            binary.append((case, table))
+        for cause in causes:
+            tables.append(auroc_table(cause, against=against))
+            binary.append((cause, tables[-1]))
+    firsts = {case.task: table for case, table in reversed(binary) if not case.subset}
+    if len(firsts) > 1:
+        tables.append(macro_table(list(reversed(firsts.values()))))
+    _write(tables, format_, out)
+    if plot is not None:
+        _plot(binary, plot, against)
+
+
+def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
+    """The store that `path` means, and where its labels come from."""
+    if is_store(path):
+        store = open_store(path)
+        if given is not None:
+            return store, given
+        linked = [Path(run["results"]) for run in store.manifest["runs"] if run.get("results")]
+        existing = [p for p in linked if p.is_file()]
+        if not existing:
+            where = f"its result file {linked[-1]} is gone" if linked else "it names no result file of lm-eval"
+            raise click.ClickException(
+                f"{path}: {where}, so right and wrong are not known; pass --samples OUT (lm-eval's --output_path of a "
+                "run with --log_samples) or --labels FILE"
+            )
+        return store, existing[-1]
+    if not path.exists():
+        raise click.ClickException(f"{path} does not exist; give lm-eval's --output_path or a store")
+    results = labels_.find_results(path)
+    linked = labels_.store_of(results)
+    if not linked:
+        raise click.ClickException(
+            f"{results} was not made with --model hf-store, so nothing was recorded; run it again so"
+        )
+    folder = Path(linked["store"])
+    if not is_store(folder):
+        raise click.ClickException(
+            f"{results} names the store {folder}, which is not there; give its new place: eval-ext auroc STORE "
+            f"--samples {path}"
+        )
+    click.echo(f"store {folder}, labels of {results}", err=True)
+    return open_store(folder), given or results
+
+
+def _cases(
+    store: Store, source: Path, chosen: Sequence[Choice], *, span: str, threshold: float | None, field: str | None
+) -> list[tuple[Case, list[Case]]]:
+    """Each verdict's case, with its causes of error; the chosen option of multiple choice is the verdict's own."""
+    ids = [c.id for c in chosen]
+    plain = store.scores(ids, labels=source, span=span)
+    _say_unused(plain)
+    frames: dict[str, pd.DataFrame] = {"none": plain}
+    found = []
+    for case in cases(plain, chosen, threshold=threshold):
+        norm = NORMS.get(case.label.split("@")[0], "none")
+        if norm not in frames:
+            frames[norm] = store.scores(ids, labels=source, span=span, norm=norm)
+        same = [c for c in cases(frames[norm], chosen, threshold=threshold) if c.title == case.title]
+        causes: list[Case] = []
+        if field is not None:
+            causes = errors_by(same[0], field, _field(frames[norm], case, field))
+        found.append((same[0], causes))
+    return found
+
+
+def _field(frame: pd.DataFrame, case: Case, field: str) -> Sequence[Any]:
+    column = f"doc:{field}"
+    if column not in frame:
+        known = [c.removeprefix("doc:") for c in frame.columns if c.startswith("doc:")]
+        raise click.ClickException(f"--errors-by {field}: the logged documents have no such field; they have {known}")
+    label = f"label:{case.label.split(' >= ')[0]}"
+    return frame.loc[(frame["task"] == case.task) & frame[label].notna(), column].tolist()
+
+
+def _wanted(case: Case, label: str | None, filter_: str | None, tasks: Sequence[str]) -> bool:
+    metric, _, rest = case.label.partition("@")
+    own = rest.split(" >= ")[0]
+    return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, own)
+
+
+def _say_unused(frame: pd.DataFrame) -> None:
+    for reason, count in frame.attrs.get("unused_labels", {}).items():
+        click.echo(f"{count} labels without a record: {reason}", err=True)
+    for name, count in frame.attrs.get("skipped_labels", {}).items():
+        click.echo(f"{name}: not one number a document ({count} documents); left out", err=True)
+
+
+def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
+    if format_ == "csv":
+        names = list(dict.fromkeys(key for t in tables for row in t.rows for key in row))
+        rows = [{"table": t.title, **{n: row.get(n) for n in names}} for t in tables for row in t.rows]
+        text = render(rows, "csv")
+    elif format_ == "json":
+        text = render([{"table": t.title, "notes": t.notes, **row} for t in tables for row in t.rows], "json")
+    else:
+        text = "\n\n".join(show_table(t, format_) for t in tables)
+    if out is None:
+        click.echo(text)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
+        click.echo(f"wrote {out}", err=True)
+
+
+def _plot(binary: Sequence[tuple[Case, Table]], folder: Path, against: str) -> None:
+    try:
+        from metrics.plots import save
+
+        for case, table in binary:
+            baselines = list(dict.fromkeys([against, "random"]))
+            click.echo(f"wrote {save(case, table, folder, baselines=baselines)}", err=True)
+    except ImportError:
+        raise click.ClickException("--plot needs matplotlib: pip install 'eval-ext[plots]'") from None

@@ -1,0 +1,60 @@
+"""ROC and risk-coverage figures of a table, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from metrics import stats
+from metrics.report import Case, Table
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""Okabe and Ito's palette, told apart by colour-blind readers."""
+
+
+def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], most: int = 4) -> Path:
+    """Draw the ROC and the risk-coverage curves of the first rows of the table and of the baselines; returns the file.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    assert case.wrong is not None
+    first = [r["metric"] for r in table.rows if r["metric"] not in baselines][:most]
+    shown = [*first, *(b for b in baselines if b in case.scores)]
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        for i, name in enumerate(shown):
+            base = name in baselines
+            style = {"color": "0.45" if base else COLOURS[i % len(COLOURS)], "lw": 1.2 if base else 1.8}
+            style["ls"] = (":", "--", "-.")[baselines.index(name) % 3] if base else "-"
+            score = case.scores[name]
+            curve = stats.roc_curve(score, case.wrong)
+            estimate = table.estimates[name]
+            left.plot(
+                curve.false_positive_rate, curve.true_positive_rate, label=f"{name} {estimate.value:.3f}", **style
+            )
+            risk = stats.risk_coverage(score, case.wrong.astype(float))
+            right.plot(risk.coverage, risk.risk, label=name, **style)
+        left.plot([0, 1], [0, 1], color="0.8", lw=0.8, zorder=0)
+        left.set(xlabel="right answers flagged", ylabel="wrong answers flagged", title="ROC (AUROC in the key)")
+        left.set_aspect("equal")
+        rate = float(np.mean(case.wrong)) if len(case.wrong) else 0.0
+        right.axhline(rate, color="0.8", lw=0.8, zorder=0)
+        right.set(xlabel="share answered, surest first", ylabel="error rate among them", title="Risk and coverage")
+        right.set_xlim(0, 1)
+        right.set_ylim(bottom=0)
+        left.legend(frameon=False, fontsize=8, loc="lower right")
+        figure.suptitle(f"{case.title}: n = {len(case.wrong)}, {int(case.wrong.sum())} wrong", fontsize=10)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / (re.sub(r"[^A-Za-z0-9.-]+", "_", case.title).strip("_") + ".png")
+        figure.savefig(file, dpi=150)
+    return file

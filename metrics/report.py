@@ -1,0 +1,321 @@
+"""From scores and labels to tables: how well each metric tells right answers from wrong ones, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from metrics import stats
+from metrics.core import Choice
+from metrics.stats import Estimate
+from metrics.table import render
+
+LENGTHS = ("answer_length", "prompt_length")
+"""Covariates for the strata, the first that varies."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Documents of one task under one verdict: scores oriented so that higher means uncertain, and what went wrong.
+
+    `wrong` is a boolean array, or None when the label is graded; `quality` holds the label itself.
+    """
+
+    task: str
+    label: str
+    scores: Mapping[str, np.ndarray]
+    quality: np.ndarray
+    wrong: np.ndarray | None
+    subset: str = ""
+
+    @property
+    def title(self) -> str:
+        """Task, verdict and subset in one line."""
+        return f"{self.task}, {self.label}" + (f", {self.subset}" if self.subset else "")
+
+
+@dataclass
+class Table:
+    """A title, numeric rows (one a metric), and what a reader has to know beside them."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    graded: bool = False
+    alike: Mapping[str, str] = field(default_factory=dict)
+    """Each metric to the first that puts these documents into the same order, itself if none does."""
+
+
+def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | None = None) -> list[Case]:
+    """Split a score frame into one case a task and label; documents without that label are left out.
+
+    Args:
+        frame: from `metrics.frame.score_frame`.
+        metrics: the metrics of the frame; neutral ones and those without a single score in a task are left out.
+        threshold: makes a graded label binary: right at or above it.
+    """
+    found = []
+    for column in [c for c in frame.columns if c.startswith("label:")]:
+        for task, part in frame[frame[column].notna()].groupby("task", sort=True):
+            quality = np.asarray(part[column], dtype=float)
+            binary = threshold is not None or set(np.unique(quality)) <= {0.0, 1.0}
+            wrong = (quality < (0.5 if threshold is None else threshold)) if binary else None
+            scores = {
+                c.id: oriented(part[c.id].to_numpy(dtype=float), c) for c in metrics if c.metric.higher != "neutral"
+            }
+            kept = {name: values for name, values in scores.items() if not np.isnan(values).all()}
+            suffix = f" >= {threshold:g}" if threshold is not None else ""
+            found.append(Case(str(task), column.removeprefix("label:") + suffix, kept, quality, wrong))
+    return found
+
+
+def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
+    """One case a cause of error: the wrong answers with that value against all right answers."""
+    if case.wrong is None:
+        return []
+    of = np.array([str(v) for v in values])
+    found = []
+    for value in sorted(set(of[case.wrong])):
+        keep = ~case.wrong | (of == value)
+        found.append(
+            Case(
+                case.task,
+                case.label,
+                {metric: s[keep] for metric, s in case.scores.items()},
+                case.quality[keep],
+                case.wrong[keep],
+                f"wrong answers with {name}={value}",
+            )
+        )
+    return found
+
+
+def oriented(values: np.ndarray, choice: Choice) -> np.ndarray:
+    """Scores turned so that higher means uncertain; the direction is the metric's own, never fitted."""
+    return values if choice.metric.higher == "uncertain" else -values
+
+
+def auroc_table(case: Case, *, against: str | None = None, level: float = 0.95) -> Table:
+    """AUROC of each metric for telling wrong answers from right ones, with everything that judges it.
+
+    Columns: AUROC with DeLong's interval, AUROC within length strata, average precision, PRR, AURC and relatives, the
+    paired DeLong test against `against` (p also after Benjamini-Hochberg over the table), n and unscored documents.
+    Rows are sorted by AUROC; `against`, by default the answer's length or, where that does not vary, the prompt's, is
+    tested against nothing.
+
+    Raises:
+        ValueError: `against` has no score in this task.
+    """
+    wrong = case.wrong
+    assert wrong is not None
+    strata = next((n for n in LENGTHS if n in case.scores and np.ptp(_finite(case.scores[n])) > 0), None)
+    against = against or strata or next(iter(case.scores))
+    if against not in case.scores:
+        raise ValueError(f"--against {against}: that metric has no score in {case.task}; choose one of {_names(case)}")
+    rows, estimates, correlations, pvalues = [], {}, [], []
+    for name, score in case.scores.items():
+        estimate = stats.delong_interval(score, wrong, level=level)
+        estimates[name] = estimate
+        row = _binary_row(name, score, wrong, estimate, case.scores[strata] if strata else None)
+        if name != against:
+            test = stats.delong_test(score, case.scores[against], wrong, level=level)
+            row |= {"delta": test.difference.value, "delta_lower": test.difference.lower}
+            row |= {"delta_upper": test.difference.upper, "p": test.p}
+            correlations.append(test.correlation)
+        else:
+            row |= {"delta": math.nan, "delta_lower": math.nan, "delta_upper": math.nan, "p": math.nan}
+        pvalues.append(row["p"])
+        rows.append(row)
+    for row, adjusted in zip(rows, stats.benjamini_hochberg(pvalues)):
+        row["p_bh"] = float(adjusted)
+    rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
+    notes = _binary_notes(wrong, estimates[against], against, strata, correlations)
+    notes += _reasons(estimates, len(wrong))
+    return Table(case.title, rows, notes, estimates, alike=alike(case.scores))
+
+
+def _binary_row(
+    name: str, score: np.ndarray, wrong: np.ndarray, estimate: Estimate, lengths: np.ndarray | None
+) -> dict[str, Any]:
+    loss = wrong.astype(float)
+    within = stats.stratified_auroc(score, wrong, lengths).pooled.value if lengths is not None else math.nan
+    return {
+        "metric": name,
+        "auroc": estimate.value,
+        "lower": estimate.lower,
+        "upper": estimate.upper,
+        "within_length": within,
+        "average_precision": stats.average_precision(score, wrong).value,
+        "prr": stats.prr(score, loss).value,
+        "aurc": stats.aurc(score, loss).value,
+        "e_aurc": stats.eaurc(score, loss).value,
+        "augrc": stats.augrc(score, loss).value,
+        "aurac": stats.aurac(score, loss).value,
+        "n": estimate.n,
+        "wrong": estimate.n_positive,
+        "unscored": int(np.isnan(score).sum()),
+    }
+
+
+def _binary_notes(
+    wrong: np.ndarray,
+    baseline: Estimate,
+    against: str,
+    strata: str | None,
+    correlations: Sequence[float],
+) -> list[str]:
+    m, n = int(wrong.sum()), int((~wrong).sum())
+    rate = m / max(1, m + n)
+    notes = [f"n = {m + n}, {m} wrong (error rate {rate:.3f}); a random order has AUROC .5 and AP {rate:.3f}."]
+    single = stats.smallest_detectable_auroc(m, n)
+    known = [c for c in correlations if not math.isnan(c)]
+    typical = float(np.median(known)) if known else 0.0
+    if math.isnan(single.gap):
+        notes.append(f"Too few to detect any AUROC: {single.reason}.")
+    else:
+        more = ""
+        if not math.isnan(baseline.value):
+            pair = stats.smallest_detectable_difference(baseline.value, m, n, correlation=typical)
+            more = "" if math.isnan(pair.gap) else f", or {pair.gap:.3f} above {against} (correlation {typical:.2f})"
+        notes.append(f"Smallest AUROC gap detectable here with power .8: {single.gap:.3f} from .5{more}.")
+    within = f"pairs of like {strata} only, in fifths" if strata else "lengths do not vary"
+    notes.append(f"Within length: {within}. Gain: over {against}, paired DeLong.")
+    notes.append("Signs are fixed in advance; picking the top row of this table is a choice made in-sample.")
+    return notes
+
+
+def graded_table(case: Case, *, level: float = 0.95) -> Table:
+    """Rank correlation with a graded quality (F1, BLEU, ...) and PRR: how well rejecting the uncertain raises it."""
+    loss = case.quality.max() - case.quality if len(case.quality) else case.quality
+    rows, estimates = [], {}
+    for name, score in case.scores.items():
+        rho = stats.spearman(-score, case.quality, level=level)
+        tau = stats.kendall(-score, case.quality, level=level)
+        estimates[name] = rho
+        rows.append(
+            {
+                "metric": name,
+                "spearman": rho.value,
+                "lower": rho.lower,
+                "upper": rho.upper,
+                "kendall": tau.value,
+                "prr": stats.prr(score, loss).value,
+                "prr_half": stats.prr(score, loss, max_rejection=0.5).value,
+                "n": rho.n,
+                "unscored": int(np.isnan(score).sum()),
+            }
+        )
+    rows.sort(key=lambda r: -math.inf if math.isnan(r["spearman"]) else r["spearman"], reverse=True)
+    quality = case.quality
+    spread = f"{quality.mean():.3f} (sd {quality.std():.3f})" if len(quality) else "none"
+    notes = [
+        f"n = {len(quality)}, mean quality {spread}; graded label: positive correlations are good, chance is 0.",
+        "Pass --threshold to call documents at or above it right and get AUROC.",
+        *_reasons(estimates, len(quality)),
+    ]
+    return Table(case.title, rows, notes, estimates, graded=True, alike=alike(case.scores))
+
+
+def macro_table(tables: Sequence[Table]) -> Table:
+    """Mean over tasks of each metric's AUROC, every task counting the same; the tasks are taken as independent."""
+    names = [r["metric"] for r in tables[0].rows if all(r["metric"] in t.estimates for t in tables)]
+    rows, estimates = [], {}
+    for name in names:
+        estimate = stats.macro_average([t.estimates[name] for t in tables])
+        estimates[name] = estimate
+        used = sum(not math.isnan(t.estimates[name].value) for t in tables)
+        row = {"metric": name, "auroc": estimate.value, "lower": estimate.lower, "upper": estimate.upper}
+        rows.append({**row, "tasks": used, "n": estimate.n, "wrong": estimate.n_positive})
+    rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
+    return Table(
+        f"Macro average over {len(tables)} tasks",
+        rows,
+        ["Each task counts the same, whatever its size: " + "; ".join(t.title for t in tables) + "."],
+        estimates,
+    )
+
+
+def show(table: Table, format_: str) -> str:
+    """The table as md or latex: the columns one reads, and the notes below (in comments, in latex)."""
+    main = "spearman" if table.graded else "auroc"
+    rows, same = [], dict[str, list[str]]()
+    for row in table.rows:
+        leader = table.alike.get(row["metric"], row["metric"])
+        same.setdefault(leader, []).append(row["metric"])
+        if leader != row["metric"]:
+            continue
+        cells: dict[str, Any] = {"metric": row["metric"], f"{_HEAD[main]} [95 % CI]": _interval(row, main)}
+        cells |= {_HEAD[k]: row[k] for k in ("within_length", "kendall", "average_precision", "prr") if k in row}
+        if "delta" in row:
+            cells |= {"gain [95 % CI]": _interval(row, "delta", "delta_lower", "delta_upper"), "p (BH)": row["p_bh"]}
+        cells |= {k: row[k] for k in ("tasks", "n", "unscored") if k in row}
+        rows.append(cells)
+    text = render(rows, format_)
+    equal = ["Same order, shown once: " + " = ".join(names) + "." for names in same.values() if len(names) > 1]
+    notes = [*table.notes, *equal]
+    if format_ == "latex":
+        return "\n".join([f"% {table.title}", text, *(f"% {note}" for note in notes)])
+    return "\n".join([f"### {table.title}", "", text, "", *(f"{note}  " for note in notes)]).rstrip()
+
+
+_HEAD = {
+    "auroc": "AUROC",
+    "spearman": "Spearman",
+    "within_length": "within length",
+    "average_precision": "AP",
+    "prr": "PRR",
+    "kendall": "Kendall",
+}
+
+
+def _interval(row: Mapping[str, Any], value: str, lower: str = "lower", upper: str = "upper") -> str:
+    if math.isnan(row[value]):
+        return "–"
+    if math.isnan(row[lower]):
+        return f"{row[value]:.3f}"
+    return f"{row[value]:.3f} [{row[lower]:.3f}, {row[upper]:.3f}]"
+
+
+def _reasons(estimates: Mapping[str, Estimate], n: int) -> list[str]:
+    """What is wrong with single rows; a reason common to all is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for name, estimate in estimates.items():
+        if estimate.reason:
+            by_reason.setdefault(estimate.reason, []).append(name)
+    found = []
+    for reason, names in by_reason.items():
+        who = "All metrics" if len(names) == len(estimates) else ", ".join(names)
+        found.append(f"{who}: {reason}.")
+    return found if n else ["No labelled document.", *found]
+
+
+def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:
+    """Metrics that point the wrong way on these documents: said, never turned round."""
+    names = [name for name, e in estimates.items() if e.upper < 0.5]
+    return [f"Reversed here, with the whole interval below .5: {', '.join(names)}."] if names else []
+
+
+def alike(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Each score's first equal in order, ties and missing values included."""
+    first: dict[bytes, str] = {}
+    found = {}
+    for name, values in scores.items():
+        order = np.where(np.isnan(values), -1.0, rankdata(values, nan_policy="omit"))
+        found[name] = first.setdefault(order.tobytes(), name)
+    return found
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    kept = values[np.isfinite(values)]
+    return kept if len(kept) else np.zeros(1)
+
+
+def _names(case: Case) -> str:
+    return ", ".join(case.scores) or "none"

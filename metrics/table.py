@@ -1,0 +1,69 @@
+"""Rows of values as markdown, CSV, JSON or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FORMATS = ("md", "csv", "json", "latex")
+_LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+
+
+def render(rows: Sequence[Mapping[str, Any]], format_: str = "md", *, digits: int = 3) -> str:
+    """Write rows with the same keys as a table; numbers are rounded in md and latex, whole in csv and json.
+
+    Raises:
+        ValueError: unknown format.
+    """
+    if format_ not in FORMATS:
+        raise ValueError(f"format '{format_}' is not known; choose {', '.join(FORMATS)}")
+    if format_ == "json":
+        return json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows], indent=2, ensure_ascii=False)
+    if not rows:
+        return ""
+    names = list(rows[0])
+    if format_ == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue().rstrip("\n")
+    cells = [[_cell(row.get(n), digits) for n in names] for row in rows]
+    right = [all(not isinstance(row.get(n), str) for row in rows) for n in names]
+    return _markdown(names, cells, right) if format_ == "md" else _latex(names, cells, right)
+
+
+def _markdown(names: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    widths = [max(len(n), 2, *(len(row[i]) for row in cells)) for i, n in enumerate(names)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right)) + "|"
+    return "\n".join([line(names), rule, *map(line, cells)])
+
+
+def _latex(names: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    def line(row: Sequence[str]) -> str:
+        return " & ".join(c.translate(_LATEX) for c in row) + r" \\"
+
+    spec = "".join("r" if r else "l" for r in right)
+    head = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", line(names), r"\midrule"]
+    return "\n".join([*head, *map(line, cells), r"\bottomrule", r"\end{tabular}"])
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.{digits}f}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
