@@ -37,11 +37,12 @@ def seconds(function: Callable[[], object], rounds: int) -> float:
 
 
 def quadratic(scores: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return AUROCs and covariance from the matrix of all pairs."""
+    """Return AUROCs and covariance from the matrix of all pairs, by DeLong's definition and without np.cov."""
     wins = np.array([np.heaviside(row[label][:, None] - row[~label][None], 0.5) for row in scores])
     value = wins.mean(axis=(1, 2))
-    covariance = np.cov(wins.mean(axis=2)) / label.sum() + np.cov(wins.mean(axis=1)) / (~label).sum()
-    return value, covariance
+    v10, v01 = wins.mean(axis=2) - value[:, None], wins.mean(axis=1) - value[:, None]
+    m, n = v10.shape[1], v01.shape[1]
+    return value, v10 @ v10.T / (m * (m - 1)) + v01 @ v01.T / (n * (n - 1))
 
 
 def expected_aurc(score: np.ndarray, loss: np.ndarray) -> float:
@@ -65,7 +66,8 @@ def differences(rng: np.random.Generator, sets: int) -> dict[str, float]:
             np.abs(found.covariance - covariance).max(),
             abs(aurc(scores[0], loss).value - expected_aurc(scores[0], loss)),
         )
-        worst = {name: max(old, float(new)) for (name, old), new in zip(worst.items(), errors)}
+        # np.maximum, because max(0, nan) is 0
+        worst = {name: float(np.maximum(old, new)) for (name, old), new in zip(worst.items(), errors)}
     return worst
 
 

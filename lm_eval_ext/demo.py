@@ -21,6 +21,9 @@ from metrics.table import render
 from tasks import yaml_folder
 from tasks.counting import demo_model_folder
 
+FEW = 10
+"""Fewer errors than this get no sentence."""
+
 SHOWN = ("first_token_entropy", "sequence_nll", "margin", "self_certainty", "boosted_prob", "prompt_length", "random")
 CAUSES = {
     "unseen_member": "a word of the asked category that the model never saw in training (a knowledge gap)",
@@ -81,29 +84,27 @@ def show_causes(overall: Table, causes: Mapping[str, Table]) -> str:
 
 def lessons(case: Case, overall: Table, causes: Mapping[str, tuple[Case, Table]]) -> list[str]:
     """What the numbers say, in words chosen by the numbers."""
-    assert case.wrong is not None
-    metric, length = "first_token_entropy", "prompt_length"
-    said = [_against_length("Over all errors", case, overall, metric, length)]
+    said = [_lesson("All errors together", case, overall)]
     for name, (one, table) in causes.items():
-        e = table.estimates[metric]
-        if (e.n_positive or 0) < 10:
-            said.append(f"{CAUSES.get(name, name)}: {e.n_positive} errors are too few to say anything.")
-            continue
-        sight = "hardly sees them" if e.lower < 0.6 else "sees them" if e.lower < 0.8 else "sees them clearly"
-        prefix = f"Errors from {CAUSES.get(name, name)}: entropy {sight} (AUROC {e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}])"
-        said.append(_against_length(prefix, one, table, metric, length))
+        said.append(_lesson(f"Errors from {CAUSES.get(name, name)}", one, table))
     return said
 
 
-def _against_length(prefix: str, case: Case, table: Table, metric: str, length: str) -> str:
-    """The paired comparison of a metric with the list's length, in words."""
+def _lesson(what: str, case: Case, table: Table) -> str:
+    """How well the first token's entropy sees some errors, and whether the list's length alone does as well."""
+    assert case.wrong is not None
+    metric, length = "first_token_entropy", "prompt_length"
+    seen, simple = table.estimates[metric], table.estimates[length]
+    if min(case.wrong.sum(), (~case.wrong).sum()) < FEW:
+        return f"{what}: {int(case.wrong.sum())} errors are too few to say anything."
+    sight = "is no better than chance" if seen.lower <= 0.5 else "hardly sees them"
+    if seen.value >= 0.65:
+        sight = "sees them clearly" if seen.value >= 0.85 else "sees them"
     test = delong_test(case.scores[metric], case.scores[length], case.wrong)
-    values = (
-        f"entropy {table.estimates[metric].value:.3f}, the length of the list alone {table.estimates[length].value:.3f}"
+    verdict = "length alone does as well"
+    if test.p < 0.05:
+        verdict = "it does better than length" if test.difference.value > 0 else "length alone does better"
+    return (
+        f"{what}: entropy {sight} (AUROC {seen.value:.2f} [{seen.lower:.2f}, {seen.upper:.2f}]); {verdict} "
+        f"({simple.value:.2f}, paired p = {test.p:.2g})."
     )
-    if test.p >= 0.05:
-        return f"{prefix}; length alone does as well ({values}, paired p = {test.p:.2g})."
-    verdict = (
-        "entropy does better than length" if test.difference.value > 0 else "length alone does better than entropy"
-    )
-    return f"{prefix}; {verdict} ({values}, paired p = {test.p:.2g})."

@@ -13,7 +13,7 @@ import pandas as pd
 from metrics import labels as labels_
 from metrics.cli import format_option
 from metrics.core import Choice, choose
-from metrics.report import Case, Table, auroc_table, cases, errors_by, graded_table, macro_table
+from metrics.report import LENGTHS, Case, Table, auroc_table, cases, errors_by, graded_table, macro_table
 from metrics.report import show as show_table
 from metrics.store import Store, is_store, open_store
 from metrics.table import render
@@ -119,18 +119,12 @@ def score(store: Path, metrics_: str, labels: Path | None, span: str, out: Path 
 @click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
 @click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
 @click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
-@click.option(
-    "--against", default="answer_length", show_default=True, help="The metric that others are tested against."
-)
-@click.option(
-    "--errors-by", help="Also a table for each value of this field of the documents, among the wrong answers."
-)
+@click.option("--against", help="Test all others against this metric; by default the length of answer or prompt.")
+@click.option("--errors-by", help="Also a table for each value of this document field among the wrong.")
 @click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
-@click.option(
-    "--plot", type=click.Path(path_type=Path, file_okay=False), help="Save ROC and risk-coverage figures here."
-)
+@click.option("--plot", type=click.Path(path_type=Path, file_okay=False), help="Save ROC and risk-coverage figures.")
 def auroc(
     path: Path,
     metrics_: str,
@@ -140,7 +134,7 @@ def auroc(
     filter_: str | None,
     tasks: tuple[str, ...],
     threshold: float | None,
-    against: str,
+    against: str | None,
     errors_by: str | None,
     span: str,
     format_: str,
@@ -154,7 +148,7 @@ def auroc(
     Example: eval-ext auroc OUT --against mean_nll --plot figures
     """
     store, source = _resolve(path, samples or labels)
-    chosen = choose([metrics_, against])
+    chosen = choose([metrics_, *LENGTHS, *([against] if against else [])])
     found = _cases(store, source, chosen, span=span, threshold=threshold, field=errors_by)
     found = [c for c in found if _wanted(c[0], label, filter_, tasks)]
     if not found:
@@ -177,7 +171,7 @@ def auroc(
         tables.append(macro_table(list(reversed(firsts.values()))))
     _write(tables, format_, out)
     if plot is not None:
-        _plot(binary, plot, against)
+        _plot(binary, plot)
 
 
 def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
@@ -273,12 +267,12 @@ def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
         click.echo(f"wrote {out}", err=True)
 
 
-def _plot(binary: Sequence[tuple[Case, Table]], folder: Path, against: str) -> None:
+def _plot(binary: Sequence[tuple[Case, Table]], folder: Path) -> None:
     try:
         from metrics.plots import save
 
         for case, table in binary:
-            baselines = list(dict.fromkeys([against, "random"]))
+            baselines = list(dict.fromkeys([table.against, "random"]))
             click.echo(f"wrote {save(case, table, folder, baselines=baselines)}", err=True)
     except ImportError:
         raise click.ClickException("--plot needs matplotlib: pip install 'eval-ext[plots]'") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from metrics import stats
+from metrics.core import choose
 from metrics.report import Case, Table
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -16,7 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], most: int = 4) -> Path:
-    """Draw the ROC and the risk-coverage curves of the first rows of the table and of the baselines; returns the file.
+    """Draw ROC and risk-coverage curves of the first row of each family in the table, and of the baselines.
+
+    Returns the file, named for the table.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -26,7 +29,10 @@ def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], mo
     from matplotlib.figure import Figure
 
     assert case.wrong is not None
-    first = [r["metric"] for r in table.rows if r["metric"] not in baselines][:most]
+    families: dict[str, str] = {}
+    for row in table.rows:
+        families.setdefault(choose(row["metric"])[0].metric.family, row["metric"])
+    first = [name for family, name in families.items() if family != "baselines" and name not in baselines][:most]
     shown = [*first, *(b for b in baselines if b in case.scores)]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9, 4.2), layout="constrained")

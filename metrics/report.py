@@ -49,6 +49,8 @@ class Table:
     notes: list[str] = field(default_factory=list)
     estimates: dict[str, Estimate] = field(default_factory=dict)
     graded: bool = False
+    against: str = ""
+    """The metric that the others were tested against; empty when there is none."""
     alike: Mapping[str, str] = field(default_factory=dict)
     """Each metric to the first that puts these documents into the same order, itself if none does."""
 
@@ -137,8 +139,8 @@ def auroc_table(case: Case, *, against: str | None = None, level: float = 0.95) 
         row["p_bh"] = float(adjusted)
     rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
     notes = _binary_notes(wrong, estimates[against], against, strata, correlations)
-    notes += _reasons(estimates, len(wrong))
-    return Table(case.title, rows, notes, estimates, alike=alike(case.scores))
+    notes += _reversed(estimates) + _reasons(estimates, len(wrong))
+    return Table(case.title, rows, notes, estimates, against=against, alike=alike(case.scores))
 
 
 def _binary_row(

@@ -84,7 +84,9 @@ def varentropy(log_probabilities: Tensor, probabilities: Tensor, entropy: Tensor
 @signal(axes=("token",), unit="1", dtype="int64", kept=False)
 def possible(log_probabilities: Tensor) -> Tensor:
     """Number of tokens that the model does not rule out; 0 where the logits are not numbers."""
-    if log_probabilities.is_cpu and log_probabilities.amin() > LOWEST:  # the usual case, six times faster
+    if (
+        log_probabilities.is_cpu and log_probabilities.numel() and log_probabilities.amin() > LOWEST
+    ):  # the usual case, six times faster
         return torch.full(log_probabilities.shape[:-1], log_probabilities.shape[-1])
     return (log_probabilities > LOWEST).sum(-1)
 
@@ -138,9 +140,9 @@ def largest(log_probabilities: Tensor) -> Tensor:
 
 
 @signal(axes=("token", "top=200"), unit="id", dtype="int64", kept=False)
-def largest_tokens(log_probabilities: Tensor) -> Tensor:
+def largest_tokens(log_probabilities: Tensor, largest: Tensor) -> Tensor:
     """Token ids of `largest`."""
-    return log_probabilities.topk(min(DOMINANT, log_probabilities.shape[-1]), dim=-1).indices
+    return log_probabilities.topk(largest.shape[-1], dim=-1).indices
 
 
 @signal(axes=("token",), unit="probability")

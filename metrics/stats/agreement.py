@@ -19,7 +19,7 @@ def spearman(x: Any, y: Any, *, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: shapes differ.
 
-    Source: Spearman 1904; variance: Bonett & Wright 2000, Psychometrika 65:23, eq. 3.
+    Source: Spearman 1904; variance: Bonett & Wright 2000, Psychometrika 65:23.
     """
 
     def bound(tau: float) -> float:

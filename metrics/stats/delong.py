@@ -4,7 +4,7 @@ Every positive has a placement V10 (the share of negatives below it) and every n
 positives above it), ties counting one half. The AUROC is the mean of either, and its variance is
 Var(V10)/m + Var(V01)/n for m positives and n negatives. One sort gives all placements as exact integers.
 
-Source: DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837, eqs. 2-6; the sort instead of all pairs: Sun & Xu 2014,
+Source: DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837; the sort instead of all pairs: Sun & Xu 2014,
 IEEE Signal Process. Lett. 21:1389. Not for fitted, nested models (baseline against baseline plus score on the same
 data): there the null distribution is not normal (Demler, Pencina & D'Agostino 2012, Stat. Med. 31:2577).
 """

@@ -16,7 +16,7 @@ def benjamini_hochberg(p: Any) -> np.ndarray:
     Raises:
         ValueError: not a vector of numbers in [0, 1] or NaN.
 
-    Source: Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57:289; adjusted values: Yekutieli & Benjamini 1999, eq. 3.
+    Source: Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57:289.
     """
     return _adjust(p, lambda ordered, m: np.minimum.accumulate((ordered * m / np.arange(1, m + 1))[::-1])[::-1])
 

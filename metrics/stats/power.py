@@ -64,7 +64,7 @@ def smallest_detectable_auroc(
     Raises:
         ValueError: a negative size, or alpha or power not in (0, 1).
 
-    Source: Obuchowski 1994, Radiology 192:719 (sample size for one AUROC), solved for A at given sizes.
+    Source: the sample-size reasoning of Hanley & McNeil 1982, solved for A at given sizes.
     """
     return _smallest(0.5, n_positive, n_negative, lambda _null, variance: variance, alpha, power)
 
@@ -88,7 +88,8 @@ def smallest_detectable_difference(
         ValueError: an AUROC outside [0, 1], a correlation outside [-1, 1], a negative size, or alpha or power outside
             (0, 1).
 
-    Source: Hanley & McNeil 1983, Radiology 148:839 (variance of a paired difference); Obuchowski 1994.
+    Source: Hanley & McNeil 1983, Radiology 148:839 (variance of a paired difference); the sample-size
+    reasoning of their 1982 paper.
     """
     if not 0 <= auroc <= 1:
         raise ValueError(f"auroc is {auroc}; give a number between 0 and 1")

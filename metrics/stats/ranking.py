@@ -100,7 +100,7 @@ def average_precision(score: Any, label: Any) -> Estimate:
     Raises:
         ValueError: shapes differ, or the label is not binary.
 
-    Source: Davis & Goadrich 2006, ICML; the estimator without interpolation (Boyd, Eng & Page 2013, ECML, eq. for AP).
+    Source: the estimator without interpolation, Boyd, Eng & Page 2013, ECML PKDD.
     """
     items = binary_items(score, label)
     problem = one_class(items.target)

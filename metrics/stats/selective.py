@@ -32,7 +32,7 @@ class RiskCoverage:
 def risk_coverage(score: Any, loss: Any) -> RiskCoverage:
     """Mean loss of what is still answered, for every number of answers.
 
-    Source: El-Yaniv & Wiener 2010, JMLR 11:1605; Geifman, Uziel & El-Yaniv 2019, ICLR, eq. 2.
+    Source: El-Yaniv & Wiener 2010, JMLR 11:1605; Geifman, Uziel & El-Yaniv 2019, ICLR (arXiv:1805.08206).
     """
     items = _loss_items(score, loss)
     order, starts = tie_blocks(items.score)
@@ -48,7 +48,7 @@ def aurc(score: Any, loss: Any) -> Estimate:
 
     Range [0, 1] for a loss in [0, 1]. A score that knows nothing has the mean loss. Defined for one class.
 
-    Source: Geifman, Uziel & El-Yaniv 2019, ICLR, eq. 3 (arXiv:1805.08206); here the expectation over ties.
+    Source: Geifman, Uziel & El-Yaniv 2019, ICLR (arXiv:1805.08206); here the expectation over ties.
     """
     return _estimate(resampled_aurc, score, loss)
 
@@ -58,7 +58,7 @@ def eaurc(score: Any, loss: Any) -> Estimate:
 
     The oracle's area is the exact finite sum, not its limit r + (1 - r) ln(1 - r).
 
-    Source: Geifman, Uziel & El-Yaniv 2019, ICLR, eq. 4.
+    Source: Geifman, Uziel & El-Yaniv 2019, ICLR (arXiv:1805.08206).
     """
     return _estimate(resampled_eaurc, score, loss)
 
@@ -71,7 +71,7 @@ def augrc(score: Any, loss: Any) -> Estimate:
     closed form; the mean over k = 1..n instead would be larger by r/(2n). Range [0, 1/2] for a loss in [0, 1]; lower
     is better; r/2 for a score that knows nothing.
 
-    Source: Traub et al. 2024, NeurIPS (arXiv:2407.01032), eqs. 4-6.
+    Source: Traub et al. 2024, NeurIPS (arXiv:2407.01032).
     """
     return _estimate(resampled_augrc, score, loss)
 
@@ -101,7 +101,8 @@ def prr(score: Any, loss: Any, *, max_rejection: float = 1.0) -> Estimate:
     Raises:
         ValueError: also when `max_rejection` is not in (0, 1].
 
-    Source: Malinin & Gales 2021, ICLR, sec. 5 and app. B; the curve as in Vashurin et al. 2025, TACL (lm-polygraph).
+    Source: Malinin & Gales 2021, ICLR; the curve as in lm-polygraph (Vashurin et al. 2025, TACL), but ties in expectation,
+    and a product max_rejection n that only rounding keeps below a whole number counts as whole.
     """
     return _estimate(resampled_prr, score, loss, max_rejection=max_rejection)
 
