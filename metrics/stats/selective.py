@@ -101,8 +101,8 @@ def prr(score: Any, loss: Any, *, max_rejection: float = 1.0) -> Estimate:
     Raises:
         ValueError: also when `max_rejection` is not in (0, 1].
 
-    Source: Malinin & Gales 2021, ICLR; the curve as in lm-polygraph (Vashurin et al. 2025, TACL), but ties in expectation,
-    and a product max_rejection n that only rounding keeps below a whole number counts as whole.
+    Source: Malinin & Gales 2021, ICLR; the curve as in lm-polygraph (Vashurin et al. 2025, TACL), but ties in
+    expectation, and a product max_rejection n that only rounding keeps below a whole number counts as whole.
     """
     return _estimate(resampled_prr, score, loss, max_rejection=max_rejection)
 

@@ -200,6 +200,14 @@ def test_one_class_and_equal_losses():
     assert risk_coverage(score, ~all_wrong).risk.tolist() == [0] * 12
 
 
+def test_rounding_of_equal_losses_is_no_gain():
+    """Sums of equal losses such as 0.1 leave a crumb where the oracle's gain is 0; it must not be divided by."""
+    rng = np.random.default_rng(3)
+    for n in (100, 1000, 3000):
+        for loss in (0.1, 0.3, 0.7):
+            assert np.isnan(prr(rng.normal(size=n), np.full(n, loss)).value)
+
+
 def test_too_little_rejection_is_stated():
     found = prr(np.arange(12), np.arange(12) % 2, max_rejection=0.1)
     assert np.isnan(found.value) and found.reason == "max_rejection = 0.1 rejects fewer than 2 of 12 items"

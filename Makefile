@@ -1,0 +1,57 @@
+# Everything runs in a virtual environment of its own, .venv; the first call of a target makes it.
+# pip's own configuration (index, proxy, cache) is left alone; see the README for CPU and CUDA builds of torch.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: demo test test-slow test-all lint types imports docs fix bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.base: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install -c constraints.txt torch
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.base pyproject.toml
+	$(RUN) pip install -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base pyproject.toml
+	$(RUN) pip install -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## evaluate the small model, print the tables, save the figures
+	$(VENV)/bin/eval-ext demo
+
+test: lint types imports  ## the whole check; under ten minutes
+	$(RUN) pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.test  ## builds environments, retrains the demo model
+	$(RUN) pytest -m "slow and not gpu"
+
+test-all: test test-slow
+
+lint: $(VENV)/.test
+	$(RUN) ruff format --check
+	$(RUN) ruff check
+
+types: $(VENV)/.test
+	$(VENV)/bin/basedpyright
+
+imports: $(VENV)/.test
+	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.test  ## write docs/metrics.md from the registry
+	$(VENV)/bin/python docs/generate.py
+
+fix: $(VENV)/.test
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+bench: $(VENV)/.test  ## minutes; prints markdown tables
+	$(VENV)/bin/python benchmarks/startup.py
+	$(VENV)/bin/python benchmarks/stats.py
+	$(VENV)/bin/python benchmarks/capture.py
+
+clean:
+	rm -rf $(VENV) demo-output
