@@ -22,11 +22,13 @@ def tasks_command() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default="demo-output", show_default=True, help="Where to write."
 )
-@click.option("--limit", type=int, help="Only so many documents of each task.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many documents of each task.")
 def demo(out: Path, limit: int | None) -> None:
     """Record a small trained model on the counting task, and say which metrics see its errors.
 
-    Takes about a minute on a laptop, without a GPU or a network. Example: eval-ext demo --out demo-output
+    Takes about a minute on a laptop, without a GPU or a network.
+
+    Example: eval-ext demo --out demo-output
     """
     from lm_eval_ext.demo import run
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from metrics.core import choose
 from metrics.plots import save
 from metrics.report import Case, Table, auroc_table, cases, errors_by, show
 from metrics.stats import delong_test
-from metrics.store import Store, open_store
+from metrics.store import Store, is_store, open_store
 from metrics.table import render
 from tasks import yaml_folder
 from tasks.counting import demo_model_folder
@@ -35,10 +35,9 @@ CAUSES = {
 
 def run(out: Path, limit: int | None = None) -> None:
     """Evaluate, print the tables, save the figures, and say in words what the numbers say."""
-    for old in ("store", "lm-eval"):
-        shutil.rmtree(out / old, ignore_errors=True)
+    _refuse_other(out)
     command = [sys.executable, "-m", "lm_eval", "--model", "hf-store"]
-    command += ["--model_args", f"pretrained={demo_model_folder()},store={out / 'store'}"]
+    command += ["--model_args", f"pretrained={demo_model_folder()},store={out / 'store'},store_mode=overwrite"]
     command += ["--tasks", "counting_gen,counting_mc", "--include_path", str(yaml_folder())]
     command += ["--device", "cpu", "--batch_size", "32", "--output_path", str(out / "lm-eval"), "--log_samples"]
     if limit is not None:
@@ -53,10 +52,19 @@ def run(out: Path, limit: int | None = None) -> None:
     click.echo("\n" + show(table, "md") + "\n")
     click.echo(show_causes(table, {name: t for name, (_, t) in causes.items()}) + "\n")
     click.echo("What this says\n" + "\n".join(f"- {line}" for line in lessons(case, table, causes)) + "\n")
-    baselines = ["prompt_length", "random"]
-    for one, its in (overall, *causes.values()):
-        click.echo(f"wrote {save(one, its, out / 'figures', baselines=baselines)}", err=True)
+    try:
+        for one, its in (overall, *causes.values()):
+            click.echo(f"wrote {save(one, its, out / 'figures', baselines=['prompt_length', 'random'])}", err=True)
+    except ImportError:
+        click.echo("No figures: they need matplotlib: pip install 'eval-ext[plots]'", err=True)
     click.echo(f"All of it again, any way you like:  eval-ext auroc {out / 'lm-eval'} --errors-by cause", err=True)
+
+
+def _refuse_other(out: Path) -> None:
+    """Only what an earlier demonstration wrote is written over."""
+    store = out / "store"
+    if is_store(store) and open_store(store).manifest.get("model") != str(demo_model_folder()):
+        raise click.ClickException(f"--out {out}: {store} holds a recording of your own; give another folder")
 
 
 def _tables(store: Store) -> tuple[tuple[Case, Table], dict[str, tuple[Case, Table]]]:
@@ -77,7 +85,8 @@ def show_causes(overall: Table, causes: Mapping[str, Table]) -> str:
         row = {"metric": name}
         for title, table in {"all errors": overall, **causes}.items():
             e = table.estimates[name]
-            row[f"{title} ({e.n_positive})"] = f"{e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}]"
+            known = not math.isnan(e.value)
+            row[f"{title} ({e.n_positive})"] = f"{e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}]" if known else "–"
         rows.append(row)
     return "### AUROC [95 % CI] by cause of error (number of wrong answers)\n\n" + render(rows, "md")
 
@@ -95,11 +104,15 @@ def _lesson(what: str, case: Case, table: Table) -> str:
     assert case.wrong is not None
     metric, length = "first_token_entropy", "prompt_length"
     seen, simple = table.estimates[metric], table.estimates[length]
-    if min(case.wrong.sum(), (~case.wrong).sum()) < FEW:
-        return f"{what}: {int(case.wrong.sum())} errors are too few to say anything."
-    sight = "is no better than chance" if seen.lower <= 0.5 else "hardly sees them"
-    if seen.value >= 0.65:
+    for count, which in ((int(case.wrong.sum()), "errors"), (int((~case.wrong).sum()), "right answers")):
+        if count < FEW:
+            return f"{what}: {count} {which} are too few to say anything."
+    if seen.lower <= 0.5:
+        sight = "points the wrong way" if seen.upper < 0.5 else "is no better than chance"
+    elif seen.value >= 0.65:
         sight = "sees them clearly" if seen.value >= 0.85 else "sees them"
+    else:
+        sight = "hardly sees them"
     test = delong_test(case.scores[metric], case.scores[length], case.wrong)
     verdict = "length alone does as well"
     if test.p < 0.05:

@@ -22,6 +22,8 @@ from metrics.table import FORMATS, render
 OURS = {name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")}
 """Commands that need pandas, imported when called."""
 
+COUNT = click.IntRange(min=0)
+
 
 class Root(click.Group):
     """A group whose further commands are imported when asked for; errors of the library become one line."""
@@ -38,7 +40,12 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Our own command, or one from an entry point."""
         own = super().get_command(ctx, cmd_name)
-        return own if own is not None or cmd_name not in self._points else self._points[cmd_name].load()
+        if own is not None or cmd_name not in self._points:
+            return own
+        try:
+            return self._points[cmd_name].load()
+        except ImportError as problem:
+            raise click.ClickException(f"the command {cmd_name} cannot be loaded: {problem}") from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; what the library refuses becomes one line and exit status 1, and warnings one line each."""
@@ -46,12 +53,23 @@ class Root(click.Group):
             warnings.showwarning = _one_line
             try:
                 return super().invoke(ctx)
+            except BrokenPipeError:  # the reader of our output has gone, as `head` does
+                raise
+            except click.UsageError as problem:
+                if problem.ctx is None or problem.format_message() == problem.ctx.get_help():
+                    raise
+                text = problem.format_message().rstrip(".")
+                raise click.ClickException(f"{_joined(text)}; see {problem.ctx.command_path} --help") from None
             except (ValueError, TypeError, OSError) as problem:
-                raise click.ClickException(str(problem)) from None
+                raise click.ClickException(_joined(str(problem))) from None
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {_joined(str(message))}", err=True)
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -125,11 +143,17 @@ def list_(kind: str, cost: str | None, format_: str) -> None:
 @click.option("--metrics", "metrics_", default="standard", show_default=True, help="Names and presets joined by +.")
 @click.option("--signals", "signals_", default="", help="Further signals, by name or preset, joined by +.")
 @click.option("--raw", default="none", show_default=True, help="Raw tensors kept whole: logits+hidden+attention.")
-@click.option("--model", type=click.Path(exists=True, path_type=Path), help="A model's folder or config.json.")
-@click.option("--prompt", "prompt_tokens", default=512, show_default=True, help="Tokens of a typical prompt.")
-@click.option("--tokens", default=256, show_default=True, help="Tokens of a typical answer.")
-@click.option("--layers", type=int, help="How many layers are recorded; all by default.")
-@click.option("--raw-bytes", default=2, show_default=True, help="Bytes of one number of a raw tensor (raw_dtype).")
+@click.option("--model", type=click.Path(path_type=Path), help="A model's folder or config.json.")
+@click.option("--prompt", "prompt_tokens", type=COUNT, default=512, show_default=True, help="Tokens of a prompt.")
+@click.option("--tokens", type=COUNT, default=256, show_default=True, help="Tokens of a typical answer.")
+@click.option("--layers", type=click.IntRange(min=1), help="How many layers are recorded; all by default.")
+@click.option(
+    "--raw-bytes",
+    type=click.IntRange(1, 8),
+    default=2,
+    show_default=True,
+    help="Bytes of one number of a raw tensor (raw_dtype).",
+)
 @format_option
 def plan(
     metrics_: str,
@@ -174,13 +198,18 @@ def _shape(model: Path | None, prompt: int, tokens: int, layers: int | None) -> 
     if model is None:
         return Shape(32, 32, 4096, 128256, prompt, tokens, layers)
     file = model / "config.json" if model.is_dir() else model
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
+    if not file.is_file():
+        raise ValueError(f"--model {model}: {file} does not exist; give the folder of a downloaded model")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ValueError(f"--model {model}: {file} is not a JSON file ({problem})") from None
+    config = config.get("text_config", config) if isinstance(config, dict) else {}
 
     def size(*names: str) -> int:
-        found = next((config[n] for n in names if n in config), None)
+        found = next((config[n] for n in names if isinstance(config.get(n), int)), None)
         if found is None:
-            raise ValueError(f"{file} holds none of {', '.join(names)}; give the config.json of a decoder")
+            raise ValueError(f"{file} holds no number {' or '.join(names)}; give the config.json of a decoder")
         return int(found)
 
     return Shape(

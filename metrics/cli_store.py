@@ -13,7 +13,7 @@ import pandas as pd
 from metrics import labels as labels_
 from metrics.cli import format_option
 from metrics.core import Choice, choose
-from metrics.report import LENGTHS, Case, Table, auroc_table, cases, errors_by, graded_table, macro_table
+from metrics.report import BASELINES, Case, Table, auroc_table, cases, errors_by, graded_table, macro_table
 from metrics.report import show as show_table
 from metrics.store import Store, is_store, open_store
 from metrics.table import render
@@ -64,9 +64,14 @@ def show(store: Path, verify: bool, format_: str) -> None:
             )
         click.echo()
     click.echo(render(rows, format_, digits=1))
-    for problem in opened.damaged() if verify else ():
-        click.echo(f"Damaged: {problem}", err=True)
-    if verify and not opened.damaged():
+    if verify:
+        damaged = opened.damaged()
+        for problem in damaged:
+            click.echo(f"Damaged: {problem}", err=True)
+        if damaged:
+            raise click.ClickException(
+                f"{store}: {len(damaged)} damaged shards; what they held has to be recorded again"
+            )
         click.echo("Every shard agrees with its checksum.", err=True)
 
 
@@ -83,7 +88,9 @@ def metrics_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--labels", type=click.Path(path_type=Path), help="lm-eval output, or a jsonl or csv of labels.")
 @click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="A .csv, .jsonl or .parquet file; standard output if none."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A .csv, .jsonl or .parquet file; standard output if none.",
 )
 def score(store: Path, metrics_: str, labels: Path | None, span: str, out: Path | None) -> None:
     """Write one row a document with its scores and labels.
@@ -91,23 +98,42 @@ def score(store: Path, metrics_: str, labels: Path | None, span: str, out: Path 
     Example: eval-ext score hf-store/demo --metrics mean_entropy+mean_nll --out scores.parquet
     """
     choose(metrics_)
+    if out is not None and out.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise click.ClickException(f"--out {out}: the ending must be .csv, .jsonl or .parquet")
     frame = open_store(store).scores(metrics_, labels=labels, span=span)
     if out is None:
         click.echo(frame.to_csv(index=False).rstrip("\n"))
-    elif out.suffix == ".csv":
-        frame.to_csv(out, index=False)
-    elif out.suffix == ".jsonl":
-        frame.to_json(out, orient="records", lines=True)
-    elif out.suffix == ".parquet":
-        try:
-            frame.to_parquet(out)
-        except ImportError:
-            raise click.ClickException("writing .parquet needs pyarrow: pip install pyarrow, or write .csv") from None
     else:
-        raise click.ClickException(f"--out {out}: the ending must be .csv, .jsonl or .parquet")
+        _save(frame, out)
+        click.echo(f"wrote {out}", err=True)
+    _say_unused(frame)
+    who: dict[tuple[str, int], list[str]] = {}
     for name, reasons in frame.attrs["unscored"].items():
         for reason, count in reasons.items():
-            click.echo(f"{name}: {count} of {len(frame)} unscored, {reason}", err=True)
+            who.setdefault((reason, count), []).append(name)
+    for (reason, count), names in who.items():
+        click.echo(f"{count} of {len(frame)} unscored, {reason}: {', '.join(names)}", err=True)
+
+
+def _save(frame: pd.DataFrame, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".csv":
+        frame.to_csv(out, index=False)
+    elif out.suffix == ".jsonl":
+        frame.to_json(out, orient="records", lines=True, double_precision=15)
+    else:
+        try:
+            _one_type_a_column(frame).to_parquet(out)
+        except ImportError:
+            raise click.ClickException("writing .parquet needs pyarrow: pip install pyarrow, or write .csv") from None
+
+
+def _one_type_a_column(frame: pd.DataFrame) -> pd.DataFrame:
+    """Fields of documents may be numbers in one task and text in another; parquet takes one of them, so text."""
+    mixed = [
+        name for name in frame.columns if name.startswith("doc:") and len({type(v) for v in frame[name].dropna()}) > 1
+    ]
+    return frame.assign(**{name: frame[name].map(str, na_action="ignore").astype(object) for name in mixed})
 
 
 @click.command()
@@ -147,24 +173,27 @@ def auroc(
 
     Example: eval-ext auroc OUT --against mean_nll --plot figures
     """
+    if samples is not None and labels is not None:
+        raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
+    chosen = choose([metrics_, *BASELINES, *([against] if against else [])])
+    baseline = _one_metric(against) if against else None
     store, source = _resolve(path, samples or labels)
-    chosen = choose([metrics_, *LENGTHS, *([against] if against else [])])
-    found = _cases(store, source, chosen, span=span, threshold=threshold, field=errors_by)
-    found = [c for c in found if _wanted(c[0], label, filter_, tasks)]
-    if not found:
-        raise click.ClickException(
-            f"no labelled document of {store.path} is left; verdicts found in {source} are for other tasks, metrics or "
-            "filters (see --task, --label, --filter)"
-        )
+
+    def wanted(case: Case) -> bool:
+        metric, _, rest = case.label.partition("@")
+        of = rest.split(" >= ")[0]
+        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
+
+    found = _cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
     tables: list[Table] = []
     binary: list[tuple[Case, Table]] = []
     for case, causes in found:
-        table = graded_table(case) if case.wrong is None else auroc_table(case, against=against)
+        table = graded_table(case) if case.wrong is None else auroc_table(case, against=baseline)
         tables.append(table)
         if case.wrong is not None:
             binary.append((case, table))
         for cause in causes:
-            tables.append(auroc_table(cause, against=against))
+            tables.append(auroc_table(cause, against=baseline))
             binary.append((cause, tables[-1]))
     firsts = {case.task: table for case, table in reversed(binary) if not case.subset}
     if len(firsts) > 1:
@@ -172,6 +201,13 @@ def auroc(
     _write(tables, format_, out)
     if plot is not None:
         _plot(binary, plot)
+
+
+def _one_metric(name: str) -> str:
+    chosen = choose(name)
+    if len(chosen) != 1:
+        raise click.ClickException(f"--against {name}: that is {len(chosen)} metrics; name one")
+    return chosen[0].id
 
 
 def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
@@ -191,6 +227,10 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
         return store, existing[-1]
     if not path.exists():
         raise click.ClickException(f"{path} does not exist; give lm-eval's --output_path or a store")
+    if path.is_file() and path.suffix != ".json":
+        raise click.ClickException(
+            f"{path} is neither a store nor lm-eval's result file (results_*.json); give its folder"
+        )
     results = labels_.find_results(path)
     linked = labels_.store_of(results)
     if not linked:
@@ -208,39 +248,60 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
 
 
 def _cases(
-    store: Store, source: Path, chosen: Sequence[Choice], *, span: str, threshold: float | None, field: str | None
+    store: Store,
+    source: Path,
+    chosen: Sequence[Choice],
+    wanted: Callable[[Case], bool],
+    *,
+    span: str,
+    threshold: float | None,
+    field: str | None,
 ) -> list[tuple[Case, list[Case]]]:
-    """Each verdict's case, with its causes of error; the chosen option of multiple choice is the verdict's own."""
+    """Each wanted case, with its causes of error; the chosen option of multiple choice is the verdict's own."""
     ids = [c.id for c in chosen]
-    plain = store.scores(ids, labels=source, span=span)
-    _say_unused(plain)
-    frames: dict[str, pd.DataFrame] = {"none": plain}
+    frames: dict[str, pd.DataFrame] = {}
+    by_title: dict[str, dict[str, Case]] = {}
+
+    def prepare(norm: str) -> None:
+        frames[norm] = store.scores(ids, labels=source, span=span, norm=norm)
+        by_title[norm] = {c.title: c for c in cases(frames[norm], chosen, threshold=threshold)}
+
+    prepare("none")
+    _say_unused(frames["none"])
+    plain = by_title["none"]
+    if not plain:
+        raise click.ClickException(
+            f"{source}: no label belongs to a record of {store.path}; give the samples of its run"
+        )
+    kept = [case for case in plain.values() if wanted(case)]
+    if not kept:
+        raise click.ClickException(
+            f"--task, --label and --filter leave nothing; {source} has labels for " + "; ".join(plain)
+        )
     found = []
-    for case in cases(plain, chosen, threshold=threshold):
+    for case in kept:
         norm = NORMS.get(case.label.split("@")[0], "none")
         if norm not in frames:
-            frames[norm] = store.scores(ids, labels=source, span=span, norm=norm)
-        same = [c for c in cases(frames[norm], chosen, threshold=threshold) if c.title == case.title]
+            prepare(norm)
+        same = by_title[norm][case.title]
         causes: list[Case] = []
-        if field is not None:
-            causes = errors_by(same[0], field, _field(frames[norm], case, field))
-        found.append((same[0], causes))
+        if field is not None and same.wrong is None:
+            click.echo(f"{case.title}: graded, so no table for each {field}; pass --threshold", err=True)
+        elif field is not None:
+            causes = errors_by(same, field, _field(frames[norm], case, field))
+        found.append((same, causes))
     return found
 
 
 def _field(frame: pd.DataFrame, case: Case, field: str) -> Sequence[Any]:
     column = f"doc:{field}"
     if column not in frame:
-        known = [c.removeprefix("doc:") for c in frame.columns if c.startswith("doc:")]
-        raise click.ClickException(f"--errors-by {field}: the logged documents have no such field; they have {known}")
+        known = ", ".join(c.removeprefix("doc:") for c in frame.columns if c.startswith("doc:"))
+        raise click.ClickException(
+            f"--errors-by {field}: the logged documents have no such field; they have {known or 'none'}"
+        )
     label = f"label:{case.label.split(' >= ')[0]}"
     return frame.loc[(frame["task"] == case.task) & frame[label].notna(), column].tolist()
-
-
-def _wanted(case: Case, label: str | None, filter_: str | None, tasks: Sequence[str]) -> bool:
-    metric, _, rest = case.label.partition("@")
-    own = rest.split(" >= ")[0]
-    return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, own)
 
 
 def _say_unused(frame: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,8 +60,20 @@ def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], mo
         right.set_xlim(0, 1)
         right.set_ylim(bottom=0)
         left.legend(frameon=False, fontsize=8, loc="lower right")
-        figure.suptitle(f"{case.title}: n = {len(case.wrong)}, {int(case.wrong.sum())} wrong", fontsize=10)
+        title = _shorten(case.title).replace("$", r"\$")  # a lone dollar starts a formula
+        figure.suptitle(f"{title}: n = {len(case.wrong)}, {int(case.wrong.sum())} wrong", fontsize=10)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / (re.sub(r"[^A-Za-z0-9.-]+", "_", case.title).strip("_") + ".png")
+        file = folder / f"{_file_name(case.title)}.png"
         figure.savefig(file, dpi=150)
     return file
+
+
+def _shorten(title: str) -> str:
+    return title if len(title) <= 100 else title[:99] + "…"
+
+
+def _file_name(title: str) -> str:
+    """A name that every file system takes; with a digest when it had to lose more than punctuation."""
+    plain = re.sub(r"[ ,@=_>]+", "_", title)
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", plain)[:120]
+    return name if name == plain else f"{name}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"

@@ -19,6 +19,12 @@ from metrics.table import render
 LENGTHS = ("answer_length", "prompt_length")
 """Covariates for the strata, the first that varies."""
 
+BASELINES = (*LENGTHS, "random")
+"""What stands in every table, asked for or not."""
+
+MOST_CAUSES = 50
+"""A field with more values than this among the wrong answers names documents, not causes."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -33,6 +39,8 @@ class Case:
     quality: np.ndarray
     wrong: np.ndarray | None
     subset: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that are not in `scores`, and why."""
 
     @property
     def title(self) -> str:
@@ -60,7 +68,7 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
 
     Args:
         frame: from `metrics.frame.score_frame`.
-        metrics: the metrics of the frame; neutral ones and those without a single score in a task are left out.
+        metrics: the metrics of the frame; neutral ones and those without a single score in a task go to `absent`.
         threshold: makes a graded label binary: right at or above it.
     """
     found = []
@@ -69,22 +77,46 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
             quality = np.asarray(part[column], dtype=float)
             binary = threshold is not None or set(np.unique(quality)) <= {0.0, 1.0}
             wrong = (quality < (0.5 if threshold is None else threshold)) if binary else None
-            scores = {
-                c.id: oriented(part[c.id].to_numpy(dtype=float), c) for c in metrics if c.metric.higher != "neutral"
-            }
-            kept = {name: values for name, values in scores.items() if not np.isnan(values).all()}
+            scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
             suffix = f" >= {threshold:g}" if threshold is not None else ""
-            found.append(Case(str(task), column.removeprefix("label:") + suffix, kept, quality, wrong))
+            name = column.removeprefix("label:") + suffix
+            found.append(Case(str(task), name, scores, quality, wrong, absent=absent))
     return found
 
 
+def _split(
+    part: pd.DataFrame, metrics: Sequence[Choice], unscored: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Oriented scores of the metrics that have any here, and why the others have none."""
+    scores, absent = {}, {}
+    for choice in metrics:
+        values = part[choice.id].to_numpy(dtype=float)
+        if choice.metric.higher == "neutral":
+            absent[choice.id] = "it has no direction"
+        elif np.isnan(values).all():
+            absent[choice.id] = " or ".join(unscored.get(choice.id, {})) or "no reason is known"
+        else:
+            scores[choice.id] = oriented(values, choice)
+    return scores, absent
+
+
 def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
-    """One case a cause of error: the wrong answers with that value against all right answers."""
+    """One case a cause of error: the wrong answers with that value against all right answers.
+
+    Raises:
+        ValueError: the label is graded, or there are more than `MOST_CAUSES` causes.
+    """
     if case.wrong is None:
-        return []
-    of = np.array([str(v) for v in values])
+        raise ValueError(f"{case.title}: the label is graded, so no answer is wrong; pass --threshold")
+    of = np.array([str(v) for v in values], dtype=object)
+    causes = sorted(set(of[case.wrong]))
+    if len(causes) > MOST_CAUSES:
+        raise ValueError(
+            f"{case.title}: {name} has {len(causes)} values among the wrong answers; choose a field with at most "
+            f"{MOST_CAUSES}"
+        )
     found = []
-    for value in sorted(set(of[case.wrong])):
+    for value in causes:
         keep = ~case.wrong | (of == value)
         found.append(
             Case(
@@ -94,6 +126,7 @@ def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
                 case.quality[keep],
                 case.wrong[keep],
                 f"wrong answers with {name}={value}",
+                case.absent,
             )
         )
     return found
@@ -110,7 +143,7 @@ def auroc_table(case: Case, *, against: str | None = None, level: float = 0.95) 
     Columns: AUROC with DeLong's interval, AUROC within length strata, average precision, PRR, AURC and relatives, the
     paired DeLong test against `against` (p also after Benjamini-Hochberg over the table), n and unscored documents.
     Rows are sorted by AUROC; `against`, by default the answer's length or, where that does not vary, the prompt's, is
-    tested against nothing.
+    tested against nothing. A metric without a score in the whole case has no row but is named in the notes.
 
     Raises:
         ValueError: `against` has no score in this task.
@@ -118,7 +151,10 @@ def auroc_table(case: Case, *, against: str | None = None, level: float = 0.95) 
     wrong = case.wrong
     assert wrong is not None
     strata = next((n for n in LENGTHS if n in case.scores and np.ptp(_finite(case.scores[n])) > 0), None)
-    against = against or strata or next(iter(case.scores))
+    against = against or strata or next(iter(case.scores), "")
+    if not case.scores:
+        rate = f"n = {len(wrong)}, {int(wrong.sum())} wrong; no metric has a score of these documents."
+        return Table(case.title, [], [rate, *_absent(case)])
     if against not in case.scores:
         raise ValueError(f"--against {against}: that metric has no score in {case.task}; choose one of {_names(case)}")
     rows, estimates, correlations, pvalues = [], {}, [], []
@@ -139,7 +175,7 @@ def auroc_table(case: Case, *, against: str | None = None, level: float = 0.95) 
         row["p_bh"] = float(adjusted)
     rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
     notes = _binary_notes(wrong, estimates[against], against, strata, correlations)
-    notes += _reversed(estimates) + _reasons(estimates, len(wrong))
+    notes += _reversed(estimates) + _reasons(estimates, len(wrong)) + _absent(case)
     return Table(case.title, rows, notes, estimates, against=against, alike=alike(case.scores))
 
 
@@ -162,6 +198,7 @@ def _binary_row(
         "aurac": stats.aurac(score, loss).value,
         "n": estimate.n,
         "wrong": estimate.n_positive,
+        "error_rate": (estimate.n_positive or 0) / estimate.n if estimate.n else math.nan,
         "unscored": int(np.isnan(score).sum()),
     }
 
@@ -194,8 +231,12 @@ def _binary_notes(
 
 
 def graded_table(case: Case, *, level: float = 0.95) -> Table:
-    """Rank correlation with a graded quality (F1, BLEU, ...) and PRR: how well rejecting the uncertain raises it."""
-    loss = case.quality.max() - case.quality if len(case.quality) else case.quality
+    """Rank correlation with a graded quality (F1, BLEU, ...) and PRR: how well rejecting the uncertain raises it.
+
+    An infinite quality has a rank but no mean, so PRR is NaN then.
+    """
+    finite = bool(np.isfinite(case.quality).all())
+    loss = case.quality.max() - case.quality if finite and len(case.quality) else np.zeros(len(case.quality))
     rows, estimates = [], {}
     for name, score in case.scores.items():
         rho = stats.spearman(-score, case.quality, level=level)
@@ -216,11 +257,13 @@ def graded_table(case: Case, *, level: float = 0.95) -> Table:
         )
     rows.sort(key=lambda r: -math.inf if math.isnan(r["spearman"]) else r["spearman"], reverse=True)
     quality = case.quality
-    spread = f"{quality.mean():.3f} (sd {quality.std():.3f})" if len(quality) else "none"
+    spread = f"{quality.mean():.3f} (sd {quality.std():.3f})" if finite and len(quality) else "none"
     notes = [
         f"n = {len(quality)}, mean quality {spread}; graded label: positive correlations are good, chance is 0.",
         "Pass --threshold to call documents at or above it right and get AUROC.",
+        *([] if finite else ["Some labels are infinite: they have a rank, but no mean and no PRR."]),
         *_reasons(estimates, len(quality)),
+        *_absent(case),
     ]
     return Table(case.title, rows, notes, estimates, graded=True, alike=alike(case.scores))
 
@@ -234,14 +277,15 @@ def macro_table(tables: Sequence[Table]) -> Table:
         estimates[name] = estimate
         used = sum(not math.isnan(t.estimates[name].value) for t in tables)
         row = {"metric": name, "auroc": estimate.value, "lower": estimate.lower, "upper": estimate.upper}
-        rows.append({**row, "tasks": used, "n": estimate.n, "wrong": estimate.n_positive})
+        rate = (estimate.n_positive or 0) / estimate.n if estimate.n else math.nan
+        rows.append({**row, "tasks": used, "n": estimate.n, "wrong": estimate.n_positive, "error_rate": rate})
+    partly = list(dict.fromkeys(r["metric"] for t in tables for r in t.rows if r["metric"] not in names))
     rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
-    return Table(
-        f"Macro average over {len(tables)} tasks",
-        rows,
-        ["Each task counts the same, whatever its size: " + "; ".join(t.title for t in tables) + "."],
-        estimates,
-    )
+    notes = ["Each task counts the same, whatever its size: " + "; ".join(t.title for t in tables) + "."]
+    notes += _reasons(estimates, len(tables))
+    if partly:
+        notes.append(f"Without a score in some task, so not averaged: {', '.join(partly)}.")
+    return Table(f"Macro average over {len(tables)} tasks", rows, notes, estimates)
 
 
 def show(table: Table, format_: str) -> str:
@@ -257,7 +301,9 @@ def show(table: Table, format_: str) -> str:
         cells |= {_HEAD[k]: row[k] for k in ("within_length", "kendall", "average_precision", "prr") if k in row}
         if "delta" in row:
             cells |= {"gain [95 % CI]": _interval(row, "delta", "delta_lower", "delta_upper"), "p (BH)": row["p_bh"]}
-        cells |= {k: row[k] for k in ("tasks", "n", "unscored") if k in row}
+        if "tasks" in row:
+            cells |= {"tasks": row["tasks"], "error rate": row["error_rate"]}
+        cells |= {k: row[k] for k in ("n", "unscored") if k in row}
         rows.append(cells)
     text = render(rows, format_)
     equal = ["Same order, shown once: " + " = ".join(names) + "." for names in same.values() if len(names) > 1]
@@ -296,6 +342,14 @@ def _reasons(estimates: Mapping[str, Estimate], n: int) -> list[str]:
         who = "All metrics" if len(names) == len(estimates) else ", ".join(names)
         found.append(f"{who}: {reason}.")
     return found if n else ["No labelled document.", *found]
+
+
+def _absent(case: Case) -> list[str]:
+    """Metrics without a row, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in case.absent.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"No score of these documents, {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
 
 
 def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from metrics.core import Choice, signals
 from metrics.record import Key, Record
@@ -110,7 +111,7 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
         list(chosen), {c.id: [math.nan] * len(chosen) for c in metrics}, {c.id: Counter() for c in metrics}
     )
     seen = set()
-    for record in fetch(stored, at):
+    for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
         row = at[record.key]
         seen.add(row)
         available = _available(record, chosen[row], span)

@@ -10,11 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FORMATS = ("md", "csv", "json", "latex")
-_LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "\n": " ", "\r": " "}
+)
+_MARKDOWN = str.maketrans({"|": r"\|", "\n": " ", "\r": " "})
 
 
 def render(rows: Sequence[Mapping[str, Any]], format_: str = "md", *, digits: int = 3) -> str:
-    """Write rows with the same keys as a table; numbers are rounded in md and latex, whole in csv and json.
+    """Write rows as a table; numbers are rounded in md and latex, whole in csv and json, where NaN is empty or null.
+
+    Columns stand in the order in which keys first occur; a cell whose key a row lacks is empty, a dash in md and latex.
 
     Raises:
         ValueError: unknown format.
@@ -25,12 +31,12 @@ def render(rows: Sequence[Mapping[str, Any]], format_: str = "md", *, digits: in
         return json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows], indent=2, ensure_ascii=False)
     if not rows:
         return ""
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     if format_ == "csv":
         out = io.StringIO()
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({k: "" if _missing(v) else v for k, v in row.items()} for row in rows)
         return out.getvalue().rstrip("\n")
     cells = [[_cell(row.get(n), digits) for n in names] for row in rows]
     right = [all(not isinstance(row.get(n), str) for row in rows) for n in names]
@@ -38,6 +44,8 @@ def render(rows: Sequence[Mapping[str, Any]], format_: str = "md", *, digits: in
 
 
 def _markdown(names: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    names = [name.translate(_MARKDOWN) for name in names]
+    cells = [[cell.translate(_MARKDOWN) for cell in row] for row in cells]
     widths = [max(len(n), 2, *(len(row[i]) for row in cells)) for i, n in enumerate(names)]
 
     def line(row: Sequence[str]) -> str:
@@ -58,11 +66,15 @@ def _latex(names: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence
 
 
 def _cell(value: Any, digits: int) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _missing(value):
         return "–"
     if isinstance(value, float):
         return f"{value:.{digits}f}"
     return str(value)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(value: Any) -> Any:
