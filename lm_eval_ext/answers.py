@@ -12,6 +12,9 @@ from metrics.record import Span
 
 Decode = Callable[[Sequence[int]], str]
 
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What a character decodes to whose last token is missing."""
+
 
 def spans(
     ids: Sequence[int], answer: str, decode: Decode, eos: Collection[int], stops: Sequence[str]
@@ -42,12 +45,20 @@ def spans(
     wanted = answer.rstrip() or answer
     if not wanted:
         return {"answer": Span(0, 0), "generation": Span(0, end)}
-    at = 0 if full.startswith(wanted) else full.rfind(wanted)
+    body = full
+    for s in stops:
+        body = body.split(s)[0]
+    at = 0 if wanted in (body, body.rstrip()) else body.rfind(wanted)  # behind what the harness strips: a thought
     if at < 0:
         return {"answer": Span(0, end), "generation": Span(0, end)}
-    stop = _first(end, lambda n: len(text(n)) >= at + len(wanted))
-    start = 0 if at == 0 else _first(stop, lambda n: len(text(n)) > at) - 1
-    return {"answer": Span(start, stop), "generation": Span(0, end)}
+
+    def reaches(n: int, place: int) -> bool:  # not by length: a character cut in two may decode to more marks than one
+        return text(n)[:place] == full[:place]
+
+    stop = _first(end, lambda n: reaches(n, at + len(wanted)))
+    start = 0 if at == 0 else _first(stop, lambda n: reaches(n, at))
+    straddles = start > 0 and len(text(start).rstrip(BROKEN)) > at
+    return {"answer": Span(start - straddles, stop), "generation": Span(0, end)}
 
 
 def _first(most: int, holds: Callable[[int], bool]) -> int:

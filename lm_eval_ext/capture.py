@@ -56,6 +56,7 @@ class GenerationTap:
         self._raw_dtype = raw_dtype
         self._waiting: Tensor | None = None
         self._steps: list[dict[str, Tensor]] = []
+        self._tokens: list[Tensor] = []
         self._handle: Any = None
 
     def __enter__(self) -> GenerationTap:
@@ -69,10 +70,12 @@ class GenerationTap:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if self._waiting is not None and ids is not None and len(ids) == len(self._waiting):
             self._reduce(ids[:, -1])
-        self._waiting = output.logits[:, -1]
+        last = output.logits[:, -1]
+        self._waiting = last.clone() if output.logits.shape[1] > 1 else last  # not a view of the whole prompt's
 
     def _reduce(self, tokens: Tensor) -> None:
         assert self._waiting is not None
+        self._tokens.append(tokens)
         with torch.no_grad():
             self._steps.append(
                 logit_signals(self._plan, self._waiting, tokens.to(self._waiting.device), self._raw_dtype)
@@ -91,7 +94,7 @@ class GenerationTap:
         if len(self._steps) == generated.shape[1] - 1:
             self._reduce(generated[:, -1])
         self._waiting = None
-        if len(self._steps) != generated.shape[1]:
+        if len(self._steps) != generated.shape[1] or not torch.equal(torch.stack(self._tokens, 1), generated):
             return None
         return {name: torch.stack([s[name] for s in self._steps], 1).cpu() for name in self._steps[0]}
 
@@ -154,6 +157,9 @@ def teacher_forced(
 ) -> list[dict[str, Tensor]]:
     """One pass over prompts and continuations; the signals of each, unpadded, on the CPU.
 
+    A continuation that ends one token beyond the model's positions, as a scored one may, is read without that token;
+    the step after it is then NaN.
+
     Args:
         model: a causal decoder.
         sequences: pairs (prompt ids, continuation ids), each of at least one token.
@@ -163,24 +169,25 @@ def teacher_forced(
         raw_dtype: precision of raw tensors kept whole.
         device: where the input goes.
     """
-    width = max(len(p) + len(c) for p, c in sequences)
-    ids = torch.zeros((len(sequences), width), dtype=torch.long)
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    read = [len(p) + len(c) - (len(p) + len(c) - 1 == most) for p, c in sequences]
+    ids = torch.zeros((len(sequences), max(read)), dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, (prompt, continuation) in enumerate(sequences):
-        n = len(prompt) + len(continuation)
-        ids[row, :n] = torch.tensor([*prompt, *continuation])
+    for row, (n, (prompt, continuation)) in enumerate(zip(read, sequences)):
+        ids[row, :n] = torch.tensor([*prompt, *continuation][:n])
         mask[row, :n] = 1
     states: dict[int, list[Tensor]] = {}
     weights: dict[int, list[dict[str, Tensor]]] = {}
 
     def take_state(layer: int, state: Tensor) -> None:
-        states[layer] = [state[r, len(p) - 1 : len(p) + len(c)].clone() for r, (p, c) in enumerate(sequences)]
+        whole = enumerate(zip(read, sequences))
+        states[layer] = [_steps(state[r, len(p) - 1 : n], 0, c).clone() for r, (n, (p, c)) in whole]
 
     def take_weights(layer: int, weight: Tensor) -> None:
-        weights[layer] = [
-            _attention_signals(plan, weight[r, :, len(p) - 1 : len(p) + len(c), : len(p) + len(c)], raw_dtype)
-            for r, (p, c) in enumerate(sequences)
-        ]
+        weights[layer] = []
+        for r, (n, (p, c)) in enumerate(zip(read, sequences)):
+            seen = nn.functional.pad(weight[r, :, len(p) - 1 : n, :n], (0, len(p) + len(c) - n))
+            weights[layer].append(_attention_signals(plan, _steps(seen, 1, c), raw_dtype))
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -188,7 +195,8 @@ def teacher_forced(
             stack.enter_context(residual_taps(model, layers, take_state))
         if "attention" in plan.capture:
             stack.enter_context(attention_taps(model, layers, take_weights))
-        out = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+        inner = model if logits else model.base_model  # without the head, where no logits are wanted
+        out = inner(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
     found = []
     for row, (prompt, continuation) in enumerate(sequences):
         made: dict[str, Tensor] = {}
@@ -204,6 +212,13 @@ def teacher_forced(
     return found
 
 
+def _steps(value: Tensor, dim: int, continuation: Sequence[int]) -> Tensor:
+    """One step more than tokens: NaN where the last was not read."""
+    missing = len(continuation) + 1 - value.shape[dim]
+    shape = [missing if i == dim else size for i, size in enumerate(value.shape)]
+    return torch.cat([value, value.new_full(shape, torch.nan)], dim) if missing else value
+
+
 def _hidden_signals(plan: Plan, hidden: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
     return _keep(plan, "hidden", hidden, raw_dtype)
 
@@ -217,7 +232,7 @@ def _keep(plan: Plan, raw: str, value: Tensor, raw_dtype: torch.dtype | None) ->
     made: Mapping[str, Tensor] = derive(plan.stage(raw), {raw: value})  # type: ignore[arg-type]
     kept = {name: made[name] for name in plan.keep if name in made}
     if raw in plan.keep:
-        kept[raw] = value.to(raw_dtype or value.dtype)
+        kept[raw] = value.to(raw_dtype or value.dtype, copy=True)  # not a view of the whole batch
     return kept
 
 

@@ -104,9 +104,10 @@ def _lesson(what: str, case: Case, table: Table) -> str:
     assert case.wrong is not None
     metric, length = "first_token_entropy", "prompt_length"
     seen, simple = table.estimates[metric], table.estimates[length]
-    for count, which in ((int(case.wrong.sum()), "errors"), (int((~case.wrong).sum()), "right answers")):
+    for count, which in ((int(case.wrong.sum()), "error"), (int((~case.wrong).sum()), "right answer")):
         if count < FEW:
-            return f"{what}: {count} {which} are too few to say anything."
+            are = f"{which} is" if count == 1 else f"{which}s are"
+            return f"{what}: {count} {are} too few to say anything."
     if seen.lower <= 0.5:
         sight = "points the wrong way" if seen.upper < 0.5 else "is no better than chance"
     elif seen.value >= 0.65:

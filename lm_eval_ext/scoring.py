@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lm_eval_ext.capture import logit_signals, teacher_forced
 from lm_eval_ext.requests import Identity
+from metrics.core import signals as known_signals
 from metrics.record import Span
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class RollingSession(ScoringSession):
     """Follows one call of `loglikelihood_rolling`, whose requests are cut into windows, each scored on its own.
 
     A record holds the signals of all its windows end to end, and no prompt: each token's context is in its window.
+    A signal that cannot be so joined, such as a mean over one window, is kept only where there is a single window.
     """
 
     kind = "loglikelihood_rolling"
@@ -181,7 +183,7 @@ class RollingSession(ScoringSession):
     def _whole(self, request: int) -> None:
         windows = [part for _, part in sorted(self._parts.pop(request).items())]
         tokens = [t for _, ids, _, _ in windows for t in ids]
-        signals = {n: torch.cat([s[n] for s, _, _, _ in windows]) for n in windows[0][0]}
+        signals = _end_to_end([s for s, _, _, _ in windows])
         identity = self.identities[request]
         assert identity is not None
         everything = Span(0, len(tokens))
@@ -197,3 +199,21 @@ class RollingSession(ScoringSession):
             truncated=False,
             signals=signals,
         )
+
+
+def _end_to_end(windows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The signals of consecutive windows as of one continuation: one step a token, and the last window's last."""
+    if len(windows) == 1:
+        return windows[0]
+    known = known_signals()
+    joined = {}
+    for name in windows[0]:
+        axes = known[name].axes
+        if "key" in axes or not {"token", "step"} & set(axes):
+            continue
+        dim = axes.index("token" if "token" in axes else "step")
+        parts = [w[name] for w in windows]
+        if "step" in axes:
+            parts = [*(p.narrow(dim, 0, p.shape[dim] - 1) for p in parts[:-1]), parts[-1]]
+        joined[name] = torch.cat(parts, dim)
+    return joined

@@ -5,10 +5,11 @@ Commands of the other packages join through the entry-point group ``eval_ext.com
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -47,21 +48,33 @@ class Root(click.Group):
         except ImportError as problem:
             raise click.ClickException(f"the command {cmd_name} cannot be loaded: {problem}") from None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read our own options; what is wrong with them is said in one line."""
+        with _usage_in_one_line():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run; what the library refuses becomes one line and exit status 1, and warnings one line each."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _usage_in_one_line():
             warnings.showwarning = _one_line
             try:
                 return super().invoke(ctx)
             except BrokenPipeError:  # the reader of our output has gone, as `head` does
                 raise
-            except click.UsageError as problem:
-                if problem.ctx is None or problem.format_message() == problem.ctx.get_help():
-                    raise
-                text = problem.format_message().rstrip(".")
-                raise click.ClickException(f"{_joined(text)}; see {problem.ctx.command_path} --help") from None
             except (ValueError, TypeError, OSError) as problem:
                 raise click.ClickException(_joined(str(problem))) from None
+
+
+@contextlib.contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as problem:
+        text = problem.format_message()
+        if problem.ctx is not None and text == problem.ctx.get_help():  # a group without a command shows its help
+            raise
+        see = f"; see {problem.ctx.command_path} --help" if problem.ctx is not None else ""
+        raise click.ClickException(_joined(text).rstrip(".") + see) from None
 
 
 def _joined(text: str) -> str:

@@ -52,7 +52,7 @@ def show(store: Path, verify: bool, format_: str) -> None:
         for (task, kind), of in sorted(tasks.items())
     ]
     if format_ == "md":
-        size = sum(p.stat().st_size for p in (store / "shards").iterdir())
+        size = sum(p.stat().st_size for p in (store / "shards").glob("*"))
         click.echo(
             f"{store}: {manifest['model']} ({manifest['architecture']}, {manifest['dtype']}, {manifest['device']})"
         )
@@ -69,9 +69,7 @@ def show(store: Path, verify: bool, format_: str) -> None:
         for problem in damaged:
             click.echo(f"Damaged: {problem}", err=True)
         if damaged:
-            raise click.ClickException(
-                f"{store}: {len(damaged)} damaged shards; what they held has to be recorded again"
-            )
+            raise click.ClickException(f"{store}: damaged shards: {len(damaged)}; record again what they held")
         click.echo("Every shard agrees with its checksum.", err=True)
 
 
@@ -210,8 +208,8 @@ def _one_metric(name: str) -> str:
     return chosen[0].id
 
 
-def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
-    """The store that `path` means, and where its labels come from."""
+def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
+    """The store that `path` means, and where its labels come from; None for the several results of a resumed store."""
     if is_store(path):
         store = open_store(path)
         if given is not None:
@@ -224,7 +222,7 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
                 f"{path}: {where}, so right and wrong are not known; pass --samples OUT (lm-eval's --output_path of a "
                 "run with --log_samples) or --labels FILE"
             )
-        return store, existing[-1]
+        return store, existing[0] if len(set(existing)) == 1 else None
     if not path.exists():
         raise click.ClickException(f"{path} does not exist; give lm-eval's --output_path or a store")
     if path.is_file() and path.suffix != ".json":
@@ -249,7 +247,7 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path]:
 
 def _cases(
     store: Store,
-    source: Path,
+    source: Path | None,
     chosen: Sequence[Choice],
     wanted: Callable[[Case], bool],
     *,
@@ -271,12 +269,12 @@ def _cases(
     plain = by_title["none"]
     if not plain:
         raise click.ClickException(
-            f"{source}: no label belongs to a record of {store.path}; give the samples of its run"
+            f"{source or 'its results'}: no label belongs to a record of {store.path}; give the samples of its run"
         )
     kept = [case for case in plain.values() if wanted(case)]
     if not kept:
         raise click.ClickException(
-            f"--task, --label and --filter leave nothing; {source} has labels for " + "; ".join(plain)
+            f"--task, --label and --filter leave nothing; {source or 'the store'} has labels for " + "; ".join(plain)
         )
     found = []
     for case in kept:

@@ -59,7 +59,8 @@ def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], mo
         right.set(xlabel="share answered, surest first", ylabel="error rate among them", title="Risk and coverage")
         right.set_xlim(0, 1)
         right.set_ylim(bottom=0)
-        left.legend(frameon=False, fontsize=8, loc="lower right")
+        if shown:
+            left.legend(frameon=False, fontsize=8, loc="lower right")
         title = _shorten(case.title).replace("$", r"\$")  # a lone dollar starts a formula
         figure.suptitle(f"{title}: n = {len(case.wrong)}, {int(case.wrong.sum())} wrong", fontsize=10)
         folder.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
     """
     found = []
     for column in [c for c in frame.columns if c.startswith("label:")]:
-        for task, part in frame[frame[column].notna()].groupby("task", sort=True):
+        for task, part in frame.loc[frame[column].notna()].groupby("task", sort=True):
             quality = np.asarray(part[column], dtype=float)
             binary = threshold is not None or set(np.unique(quality)) <= {0.0, 1.0}
             wrong = (quality < (0.5 if threshold is None else threshold)) if binary else None
@@ -359,12 +359,12 @@ def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:
 
 
 def alike(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Each score's first equal in order, ties and missing values included."""
+    """Each score's first equal in order, ties and missing values included; a baseline is its own."""
     first: dict[bytes, str] = {}
     found = {}
     for name, values in scores.items():
         order = np.where(np.isnan(values), -1.0, rankdata(values, nan_policy="omit"))
-        found[name] = first.setdefault(order.tobytes(), name)
+        found[name] = name if name in BASELINES else first.setdefault(order.tobytes(), name)
     return found
 
 
