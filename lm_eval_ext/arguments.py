@@ -95,7 +95,10 @@ def _list(value: Any) -> list[str]:
     if value is None:
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = json.loads(value)
+        try:
+            value = json.loads(value)
+        except ValueError as problem:
+            raise ValueError(f"model_args: {value} is not a JSON list ({problem}); or join names by +") from None
     if isinstance(value, (list, tuple)):
         return [str(v) for v in value]
     return [str(value)]

@@ -37,6 +37,8 @@ def manifest(lm: HFStoreLM, options: Options, layers: Sequence[int]) -> dict[str
         "batch_size": lm.batch_size,
         "max_length": lm.max_length,
         "add_bos_token": lm.add_bos_token,
+        "prefix_token": lm.prefix_token_id,
+        "think_end_token": lm.think_end_token,
         "generation": model.generation_config.to_diff_dict() if model.can_generate() else {},
         "tokenizer_hash": _tokenizer_hash(lm.tokenizer),
         "chat_template_hash": _digest(str(lm.tokenizer.chat_template)) if lm.tokenizer.chat_template else None,

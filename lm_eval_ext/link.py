@@ -50,7 +50,7 @@ def _link(linked: dict[str, str], output: Path, *, logged: bool) -> None:
     try:
         results = find_results(folder, linked["run_id"])
         Store(linked["store"]).link(results.absolute(), linked["run_id"])
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         click.echo(f"hf-store: the store does not name its result file: {problem}", err=True)
         return
     if logged:

@@ -120,7 +120,9 @@ class HFStoreLM(HFLM):
         facts = manifest(self, options, self._layers)
         try:
             writer = Writer(options.store, facts, mode=options.store_mode, rank=self.rank, max_bytes=limit)
-        except (PermissionError, NotADirectoryError) as problem:
+        except (FileExistsError, BlockingIOError):
+            raise
+        except OSError as problem:
             raise OSError(
                 f"cannot make the store {options.store}: {problem.strerror}; give another folder as store=DIR"
             ) from None

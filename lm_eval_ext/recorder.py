@@ -94,7 +94,7 @@ class Recorder:
             truncated=truncated,
             signals=kept,
         )
-        self._guard(lambda: self.writer.add(record) or self._stop(self._full()))
+        self._guard(lambda: self.writer.add(record) or self._full())
 
     def flush(self) -> None:
         """Write what is pending as a shard."""
@@ -110,7 +110,8 @@ class Recorder:
         try:
             self.writer.close()
         except OSError as problem:
-            say(f"store {self.writer.path} could not be closed: {problem}; its finished shards are kept")
+            if not self._stopped:  # else it has been said
+                say(f"store {self.writer.path} could not be closed: {problem}; its finished shards are kept")
 
     def _guard(self, action: Callable[[], Any]) -> None:
         try:
@@ -121,8 +122,9 @@ class Recorder:
                 f"goes on; {self.writer.written} records are kept. Make room and run again with store_mode=resume"
             )
 
-    def _full(self) -> str:
-        return (
+    def _full(self) -> None:
+        self.writer.flush()
+        self._stop(
             f"{self.writer.path} has reached max_store_gb; recording stops here, the evaluation goes on. "
             f"Record fewer signals (eval-ext plan shows what each costs) or allow more"
         )

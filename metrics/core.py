@@ -92,7 +92,7 @@ class Choice:
     metric: Metric
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """The metric's name, with every option that differs from its default."""
         changed = {k: v for k, v in self.options.items() if v != self.metric.options[k]}

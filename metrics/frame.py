@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,9 +65,15 @@ def find_labels(store: Readable, source: str | Path | None) -> labels_.Labels | 
         existing = [path for path in map(Path, linked) if path.is_file()]
         if not existing:
             return None
-        try:
-            verdicts = [v for path in existing for v in labels_.read_samples(labels_.samples_of(path))]
-        except labels_.NoSamples:
+        verdicts, lacking = [], []
+        for path in dict.fromkeys(existing):
+            try:
+                verdicts.extend(labels_.read_samples(labels_.samples_of(path)))
+            except labels_.NoSamples as problem:
+                lacking.append(str(problem))
+        for problem in lacking:
+            warnings.warn(problem, stacklevel=4)
+        if len(lacking) == len(set(existing)):
             return None
         return labels_.join(verdicts, store.entries())
     path = Path(source)

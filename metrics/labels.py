@@ -60,30 +60,43 @@ class NoSamples(ValueError):
 
 
 def find_results(path: Path, run_id: str | None = None) -> Path:
-    """The lm-eval result file meant by `path`: itself, or the newest below a folder (of the run `run_id`, if given).
+    """The lm-eval result file meant by `path`: itself, or the newest below a folder.
+
+    Among several, the run `run_id`'s when given, else one that names a store before one that does not. An
+    ``--output_path`` that ends in ``.json`` stands for the files that lm-eval named after it.
 
     Raises:
         FileNotFoundError: none there.
     """
     if path.is_file():
         return path
-    found = sorted(path.rglob("results_*.json"), key=lambda p: (p.name.removeprefix("results_"), str(p)))
+    if path.suffix == ".json":
+        found = list(path.parent.glob(f"{path.stem}_*.json"))
+    else:
+        found = list(path.rglob("results_*.json"))
+    found.sort(key=lambda p: (_stamp(p), str(p)))
     if run_id is not None:
         found = [p for p in found if store_of(p).get("run_id") == run_id]
     if not found:
-        raise FileNotFoundError(
-            f"{path} holds no lm-eval result file (results_*.json); give the --output_path of the run"
-        )
-    return found[-1]
+        raise FileNotFoundError(f"{path} holds no lm-eval result file; give the --output_path of the run")
+    recorded = [p for p in found if store_of(p)]
+    return (recorded or found)[-1]
+
+
+def _stamp(results: Path) -> str:
+    """The time that lm-eval puts at the end of a result file's name, and of its samples'."""
+    return results.stem.rsplit("_", 1)[-1]
 
 
 def store_of(results: Path) -> dict[str, str]:
     """What hf-store wrote into a result file: ``store`` (path) and ``run_id``; empty for another model's result."""
     try:
-        config = json.loads(results.read_text(encoding="utf-8")).get("config", {})
+        content = json.loads(results.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ValueError(f"{results} is not a JSON file ({problem})") from None
-    return config.get("hf_store") or {}
+    config = content.get("config") if isinstance(content, dict) else None
+    linked = config.get("hf_store") if isinstance(config, dict) else None
+    return linked if isinstance(linked, dict) and "store" in linked else {}
 
 
 def samples_of(results: Path) -> list[Path]:
@@ -92,8 +105,7 @@ def samples_of(results: Path) -> list[Path]:
     Raises:
         NoSamples: there are none.
     """
-    stamp = results.stem.removeprefix("results_")
-    found = sorted(results.parent.glob(f"samples_*_{stamp}.jsonl"))
+    found = sorted(results.parent.glob(f"samples_*_{_stamp(results)}.jsonl"))
     if not found:
         raise NoSamples(
             f"{results} has no samples beside it, so right and wrong are not known; run lm_eval with --log_samples, "
@@ -106,16 +118,23 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
     """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name."""
     for path in paths:
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield from _sample(task, line, path, number)
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip():
+                yield from _sample(task, line, path, number)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from file
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"{path} is not a UTF-8 text ({problem}); give lm-eval's samples, a jsonl or a csv") from None
 
 
 def _sample(task: str, line: str, path: Path, number: int) -> Iterator[Verdict | LabelName]:
     try:
         sample = json.loads(line)
-        doc_id = int(sample["doc_id"])
+        doc_id, metrics = int(sample["doc_id"]), list(sample.get("metrics", ()))
     except (ValueError, KeyError, TypeError) as problem:
         raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
     document = sample.get("doc")
@@ -124,7 +143,7 @@ def _sample(task: str, line: str, path: Path, number: int) -> Iterator[Verdict |
         if isinstance(document, dict)
         else {}
     )
-    for metric in sample.get("metrics", ()):
+    for metric in metrics:
         name = LabelName(metric, sample.get("filter", "none"))
         value = sample.get(metric)
         if isinstance(value, (bool, int, float)) and not isinstance(value, str):
@@ -139,8 +158,7 @@ def read_table(path: Path) -> Iterator[Verdict]:
     Raises:
         ValueError: a column is missing, or a value is no number.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(s) for s in file if s.strip()]
+    rows = list(csv.DictReader(_lines(path))) if path.suffix == ".csv" else list(_json_rows(path))
     for number, row in enumerate(rows, 1):
         column = next((c for c in ("correct", "label") if c in row), None)
         if column is None or "doc_id" not in row:
@@ -150,7 +168,7 @@ def read_table(path: Path) -> Iterator[Verdict]:
         value = {"true": 1.0, "false": 0.0}.get(str(row[column]).strip().lower(), row[column])
         try:
             number_ = float(value)
-            doc_id = int(row["doc_id"])
+            doc_id = int(str(row["doc_id"]))
         except (TypeError, ValueError):
             raise ValueError(
                 f"{path}, row {number}: doc_id={row['doc_id']!r}, {column}={row[column]!r}: not numbers"
@@ -160,6 +178,20 @@ def read_table(path: Path) -> Iterator[Verdict]:
                 f"{path}, row {number}: {column} is {number_}; leave the row out when the label is unknown"
             )
         yield Verdict(str(row.get("task") or ""), doc_id, LabelName(column, path.name), number_)
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as problem:
+                raise ValueError(
+                    f"{path}, line {number}: not JSON ({problem}); give a jsonl or csv of labels"
+                ) from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: not an object with doc_id and correct")
+            yield row
 
 
 def join(verdicts: Iterable[Verdict | LabelName], entries: Mapping[Key, Mapping[str, Any]]) -> Labels:
@@ -207,4 +239,4 @@ def _why(task: str, verdict: Verdict, tasks: set[str], hashes: Mapping[tuple[str
         return f"task '{task}' is not in the store"
     if (task, verdict.doc_id) in hashes:
         return f"{task}: another document was recorded under that number"
-    return f"{task}: never reached the model (a harness cache hit, or recording had stopped)"
+    return f"{task}: never reached the model (a harness cache hit), or is in no readable shard"

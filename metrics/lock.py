@@ -34,9 +34,9 @@ class Lock:
             self._file = path.open("a+", encoding="utf-8")
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError as problem:
                 self._file.close()
-                raise self._taken() from None
+                raise (self._taken() if isinstance(problem, BlockingIOError) else problem) from None
         self._file.seek(0)
         self._file.truncate()
         json.dump(_owner(), self._file)
@@ -59,7 +59,7 @@ class Lock:
         try:
             owner = json.loads(self.path.read_text(encoding="utf-8"))
             who = f"process {owner['pid']} of {owner['user']} on {owner['host']} since {owner['since']}"
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             who = "another process"
         return BlockingIOError(
             f"{self.path.parent} is being written by {who}; wait for it to end, or give another store=DIR "
@@ -68,9 +68,13 @@ class Lock:
 
 
 def _owner() -> dict[str, str | int]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user may have a number and no name
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return {
         "pid": os.getpid(),
-        "user": getpass.getuser(),
+        "user": user,
         "host": socket.gethostname(),
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),

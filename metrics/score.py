@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from metrics.core import Choice, signals
+from metrics.core import Choice, Signal, signals
 from metrics.record import Key, Record
 
 EMPTY_PROMPT = hashlib.sha256(b"").hexdigest()
@@ -114,7 +114,7 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
     for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
         row = at[record.key]
         seen.add(row)
-        available = _available(record, chosen[row], span)
+        available = _available(record, chosen[row], span, known)
         for choice in metrics:
             value, reason = _one(choice, available, known)
             table.values[choice.id][row] = value
@@ -126,9 +126,8 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
     return table
 
 
-def _available(record: Record, unit: Unit, span: str) -> dict[str, Tensor]:
+def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor]:
     """The signals of a record, cut to the span, with those that follow from its entry."""
-    known = signals()
     start, stop = record.spans.get(span, (0, record.token_count))
     made: dict[str, Tensor] = {}
     for name, value in record.signals.items():
@@ -145,7 +144,7 @@ def _available(record: Record, unit: Unit, span: str) -> dict[str, Tensor]:
     return {**made, **unit.options}
 
 
-def _one(choice: Choice, available: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[float, str]:
+def _one(choice: Choice, available: Mapping[str, Tensor], known: Mapping[str, Signal]) -> tuple[float, str]:
     for name in choice.metric.needs:
         if name not in available:
             axis_option = "option" in known[name].axes

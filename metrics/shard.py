@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from metrics.record import Record
+from metrics.record import Key, Record
 
 PROMPT = "prompt_tokens"
+KEYS = {*Key._fields, "spans", "doc_hash", "request_hash"}
 
 
 class DamagedShard(ValueError):
@@ -59,10 +60,12 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             another size.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        header, *entries = [json.loads(line) for line in lines]
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut answers at other line ends
+        header, *entries = [json.loads(line) for line in lines if line]
         promised, size = int(header["records"]), int(header["bytes"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        if not all(KEYS <= entry.keys() for entry in entries):
+            raise ValueError("a record without its key")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise DamagedShard(f"{path}: not the index of a shard ({problem}); its records are left out") from None
     if len(entries) != promised:
         raise DamagedShard(f"{path}: {len(entries)} of {promised} records; the file was cut, its records are left out")
@@ -101,7 +104,7 @@ def read(path: Path, rows: Sequence[int], names: Sequence[str]) -> list[dict[str
                     if -1 not in shape:
                         stop = stops[at]
                         out[name] = values[stop - int(sizes[at]) : stop].reshape(shape)
-    except (SafetensorError, OSError, RuntimeError) as problem:
+    except (SafetensorError, OSError, RuntimeError, IndexError, OverflowError) as problem:
         raise DamagedShard(f"{data}: not readable ({problem}); its records are left out") from None
     return found
 

@@ -149,6 +149,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         schema = int(manifest["schema"])
+        if schema <= SCHEMA and not ({"model", "signals"} <= manifest.keys() and isinstance(manifest["runs"], list)):
+            raise KeyError("model, signals or runs")
     except (ValueError, KeyError, TypeError) as problem:
         raise ValueError(f"{file} is not a manifest of eval-ext ({problem}); restore it or record again") from None
     if schema > SCHEMA:
@@ -207,7 +209,7 @@ class Writer:
                 f"store {self.path} exists; give another store=DIR, or store_mode=resume to go on with it, "
                 "or store_mode=overwrite to replace it"
             )
-        if not exists and self.path.is_dir() and any(p.name != "lock" for p in self.path.iterdir()):
+        if not exists and self.path.is_dir() and not _barely_begun(self.path):
             raise FileExistsError(f"{self.path} is not empty and not a store; give an empty or new folder as store=DIR")
         (self.path / "shards").mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path / "lock")
@@ -227,8 +229,8 @@ class Writer:
         except BaseException:
             self._lock.release()
             raise
-        names = [p.stem for p in (self.path / "shards").glob(f"r{self._rank}-*")]
-        self._next = 1 + max((int(n.rsplit("-", 1)[1]) for n in names), default=-1)
+        names = [p.stem.rsplit("-", 1)[1] for p in (self.path / "shards").glob(f"r{self._rank}-*")]
+        self._next = 1 + max((int(n) for n in names if n.isdecimal()), default=-1)
         self.bytes = sum(p.stat().st_size for p in (self.path / "shards").iterdir())
 
     def add(self, record: Record) -> bool:
@@ -262,10 +264,12 @@ class Writer:
     def close(self) -> None:
         """Flush, mark the run as ended, and let the next writer in. Safe to call twice."""
         if self._lock is not None:
-            self.flush()
-            self.note(ended=_now(), records=self.written)
-            self._lock.release()
-            self._lock = None
+            try:
+                self.flush()
+                self.note(ended=_now(), records=self.written)
+            finally:
+                self._lock.release()
+                self._lock = None
 
 
 def update_run(path: Path, run_id: str, **facts: Any) -> None:
@@ -277,7 +281,10 @@ def update_run(path: Path, run_id: str, **facts: Any) -> None:
     shard.write_json(path / MANIFEST, manifest)
 
 
-SAME = ("model", "revision", "dtype", "tokenizer_hash", "chat_template_hash", "signals", "layers", "raw_dtype")
+SAME = (
+    *("model", "revision", "peft", "dtype", "max_length", "tokenizer_hash", "add_bos_token", "prefix_token"),
+    *("chat_template_hash", "think_end_token", "signals", "layers", "raw_dtype", "store_text"),
+)
 """What has to agree for `resume`; a difference would mix two experiments in one store."""
 
 
@@ -288,6 +295,13 @@ def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path)
                 f"store {path} was recorded with {name}={_brief(before.get(name))}, this run has "
                 f"{_brief(now.get(name))}; give another store=DIR, or the same settings"
             )
+
+
+def _barely_begun(path: Path) -> bool:
+    """Whether a folder holds no more than a writer that was killed before its manifest leaves, or nothing."""
+    ours = all(p.name in ("lock", "shards", f".{MANIFEST}.tmp") for p in path.iterdir())
+    shards = path / "shards"
+    return ours and not (shards.exists() and any(shards.iterdir()))
 
 
 def _brief(value: Any) -> str:
