@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
+from metrics.cases import Case, cases, errors_by
 from metrics.core import choose
 from metrics.plots import save
-from metrics.report import Case, Table, auroc_table, cases, errors_by, show
+from metrics.report import Table, auroc_table, show
 from metrics.stats import delong_test
 from metrics.store import Store, is_store, open_store
 from metrics.table import render
@@ -75,7 +76,8 @@ def _tables(store: Store) -> tuple[tuple[Case, Table], dict[str, tuple[Case, Tab
     found = {}
     for one in errors_by(case, "cause", values):
         found[one.subset.rsplit("=", 1)[1]] = (one, auroc_table(one, against="prompt_length"))
-    return (case, auroc_table(case, against="prompt_length")), found
+    order = [name for name in (*CAUSES, *found) if name in found]
+    return (case, auroc_table(case, against="prompt_length")), {name: found[name] for name in order}
 
 
 def show_causes(overall: Table, causes: Mapping[str, Table]) -> str:

@@ -46,9 +46,8 @@ def announce_results() -> None:
 
 
 def _link(linked: dict[str, str], output: Path, *, logged: bool) -> None:
-    folder = output.parent if output.suffix == ".json" else output
     try:
-        results = find_results(folder, linked["run_id"])
+        results = find_results(output, linked["run_id"])
         Store(linked["store"]).link(results.absolute(), linked["run_id"])
     except (OSError, ValueError) as problem:
         click.echo(f"hf-store: the store does not name its result file: {problem}", err=True)

@@ -11,9 +11,10 @@ import click
 import pandas as pd
 
 from metrics import labels as labels_
+from metrics.cases import Case, cases, errors_by
 from metrics.cli import format_option
 from metrics.core import Choice, choose
-from metrics.report import BASELINES, Case, Table, auroc_table, cases, errors_by, graded_table, macro_table
+from metrics.report import BASELINES, Table, auroc_table, graded_table, macro_table
 from metrics.report import show as show_table
 from metrics.store import Store, is_store, open_store
 from metrics.table import render
@@ -144,6 +145,7 @@ def _one_type_a_column(frame: pd.DataFrame) -> pd.DataFrame:
 @click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
 @click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
 @click.option("--against", help="Test all others against this metric; by default the length of answer or prompt.")
+@click.option("--bootstrap", default=0, help="Resamples for intervals of AP and PRR; 2000 is usual.", show_default=True)
 @click.option("--errors-by", help="Also a table for each value of this document field among the wrong.")
 @click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
 @format_option
@@ -159,6 +161,7 @@ def auroc(
     tasks: tuple[str, ...],
     threshold: float | None,
     against: str | None,
+    bootstrap: int,
     errors_by: str | None,
     span: str,
     format_: str,
@@ -186,12 +189,12 @@ def auroc(
     tables: list[Table] = []
     binary: list[tuple[Case, Table]] = []
     for case, causes in found:
-        table = graded_table(case) if case.wrong is None else auroc_table(case, against=baseline)
+        table = graded_table(case) if case.wrong is None else auroc_table(case, against=baseline, replicates=bootstrap)
         tables.append(table)
         if case.wrong is not None:
             binary.append((case, table))
         for cause in causes:
-            tables.append(auroc_table(cause, against=baseline))
+            tables.append(auroc_table(cause, against=baseline, replicates=bootstrap))
             binary.append((cause, tables[-1]))
     firsts = {case.task: table for case, table in reversed(binary) if not case.subset}
     if len(firsts) > 1:

@@ -76,16 +76,24 @@ def find_results(path: Path, run_id: str | None = None) -> Path:
         found = list(path.rglob("results_*.json"))
     found.sort(key=lambda p: (_stamp(p), str(p)))
     if run_id is not None:
-        found = [p for p in found if store_of(p).get("run_id") == run_id]
+        found = [p for p in found if _link_of(p).get("run_id") == run_id]
     if not found:
         raise FileNotFoundError(f"{path} holds no lm-eval result file; give the --output_path of the run")
-    recorded = [p for p in found if store_of(p)]
+    recorded = [p for p in found if _link_of(p)]
     return (recorded or found)[-1]
 
 
 def _stamp(results: Path) -> str:
     """The time that lm-eval puts at the end of a result file's name, and of its samples'."""
     return results.stem.rsplit("_", 1)[-1]
+
+
+def _link_of(results: Path) -> dict[str, str]:
+    """As `store_of`; empty for a damaged file among others, which is not the one looked for."""
+    try:
+        return store_of(results)
+    except ValueError:
+        return {}
 
 
 def store_of(results: Path) -> dict[str, str]:

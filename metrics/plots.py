@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from metrics import stats
+from metrics.cases import Case
 from metrics.core import choose
-from metrics.report import Case, Table
+from metrics.report import Table
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's palette, told apart by colour-blind readers."""

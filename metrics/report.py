@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.stats import rankdata
 
 from metrics import stats
-from metrics.core import Choice
+from metrics.cases import Case
 from metrics.stats import Estimate
 from metrics.table import render
 
@@ -21,31 +20,6 @@ LENGTHS = ("answer_length", "prompt_length")
 
 BASELINES = (*LENGTHS, "random")
 """What stands in every table, asked for or not."""
-
-MOST_CAUSES = 50
-"""A field with more values than this among the wrong answers names documents, not causes."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Documents of one task under one verdict: scores oriented so that higher means uncertain, and what went wrong.
-
-    `wrong` is a boolean array, or None when the label is graded; `quality` holds the label itself.
-    """
-
-    task: str
-    label: str
-    scores: Mapping[str, np.ndarray]
-    quality: np.ndarray
-    wrong: np.ndarray | None
-    subset: str = ""
-    absent: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that are not in `scores`, and why."""
-
-    @property
-    def title(self) -> str:
-        """Task, verdict and subset in one line."""
-        return f"{self.task}, {self.label}" + (f", {self.subset}" if self.subset else "")
 
 
 @dataclass
@@ -63,120 +37,74 @@ class Table:
     """Each metric to the first that puts these documents into the same order, itself if none does."""
 
 
-def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | None = None) -> list[Case]:
-    """Split a score frame into one case a task and label; documents without that label are left out.
-
-    Args:
-        frame: from `metrics.frame.score_frame`.
-        metrics: the metrics of the frame; neutral ones and those without a single score in a task go to `absent`.
-        threshold: makes a graded label binary: right at or above it.
-    """
-    found = []
-    for column in [c for c in frame.columns if c.startswith("label:")]:
-        for task, part in frame.loc[frame[column].notna()].groupby("task", sort=True):
-            quality = np.asarray(part[column], dtype=float)
-            binary = threshold is not None or set(np.unique(quality)) <= {0.0, 1.0}
-            wrong = (quality < (0.5 if threshold is None else threshold)) if binary else None
-            scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
-            suffix = f" >= {threshold:g}" if threshold is not None else ""
-            name = column.removeprefix("label:") + suffix
-            found.append(Case(str(task), name, scores, quality, wrong, absent=absent))
-    return found
-
-
-def _split(
-    part: pd.DataFrame, metrics: Sequence[Choice], unscored: Mapping[str, Mapping[str, int]]
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Oriented scores of the metrics that have any here, and why the others have none."""
-    scores, absent = {}, {}
-    for choice in metrics:
-        values = part[choice.id].to_numpy(dtype=float)
-        if choice.metric.higher == "neutral":
-            absent[choice.id] = "it has no direction"
-        elif np.isnan(values).all():
-            absent[choice.id] = " or ".join(unscored.get(choice.id, {})) or "no reason is known"
-        else:
-            scores[choice.id] = oriented(values, choice)
-    return scores, absent
-
-
-def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
-    """One case a cause of error: the wrong answers with that value against all right answers.
-
-    Raises:
-        ValueError: the label is graded, or there are more than `MOST_CAUSES` causes.
-    """
-    if case.wrong is None:
-        raise ValueError(f"{case.title}: the label is graded, so no answer is wrong; pass --threshold")
-    of = np.array([str(v) for v in values], dtype=object)
-    causes = sorted(set(of[case.wrong]))
-    if len(causes) > MOST_CAUSES:
-        raise ValueError(
-            f"{case.title}: {name} has {len(causes)} values among the wrong answers; choose a field with at most "
-            f"{MOST_CAUSES}"
-        )
-    found = []
-    for value in causes:
-        keep = ~case.wrong | (of == value)
-        found.append(
-            Case(
-                case.task,
-                case.label,
-                {metric: s[keep] for metric, s in case.scores.items()},
-                case.quality[keep],
-                case.wrong[keep],
-                f"wrong answers with {name}={value}",
-                case.absent,
-            )
-        )
-    return found
-
-
-def oriented(values: np.ndarray, choice: Choice) -> np.ndarray:
-    """Scores turned so that higher means uncertain; the direction is the metric's own, never fitted."""
-    return values if choice.metric.higher == "uncertain" else -values
-
-
-def auroc_table(case: Case, *, against: str | None = None, level: float = 0.95) -> Table:
+def auroc_table(
+    case: Case, *, against: str | None = None, level: float = 0.95, replicates: int = 0, seed: int = 0
+) -> Table:
     """AUROC of each metric for telling wrong answers from right ones, with everything that judges it.
 
     Columns: AUROC with DeLong's interval, AUROC within length strata, average precision, PRR, AURC and relatives, the
     paired DeLong test against `against` (p also after Benjamini-Hochberg over the table), n and unscored documents.
-    Rows are sorted by AUROC; `against`, by default the answer's length or, where that does not vary, the prompt's, is
-    tested against nothing. A metric without a score in the whole case has no row but is named in the notes.
+    Rows are sorted by AUROC; `against`, by default (and where it has no score) the answer's length or, where that does
+    not vary, the prompt's, is tested against nothing. Metrics that order the documents alike count as one test. A
+    metric without a score in the whole case has no row but is named in the notes.
 
-    Raises:
-        ValueError: `against` has no score in this task.
+    Args:
+        case: with a binary label.
+        against: the baseline of the paired tests.
+        level: of every interval.
+        replicates: resamples of documents for percentile intervals of AP, PRR and AURC; none at 0.
+        seed: of the resampling.
     """
     wrong = case.wrong
     assert wrong is not None
     strata = next((n for n in LENGTHS if n in case.scores and np.ptp(_finite(case.scores[n])) > 0), None)
-    against = against or strata or next(iter(case.scores), "")
     if not case.scores:
         rate = f"n = {len(wrong)}, {int(wrong.sum())} wrong; no metric has a score of these documents."
         return Table(case.title, [], [rate, *_absent(case)])
-    if against not in case.scores:
-        raise ValueError(f"--against {against}: that metric has no score in {case.task}; choose one of {_names(case)}")
-    rows, estimates, correlations, pvalues = [], {}, [], []
+    asked = against
+    if against is None or against not in case.scores:
+        against = strata or next(iter(case.scores))
+    rows, estimates, correlations = [], {}, []
     for name, score in case.scores.items():
         estimate = stats.delong_interval(score, wrong, level=level)
         estimates[name] = estimate
         row = _binary_row(name, score, wrong, estimate, case.scores[strata] if strata else None)
+        row |= {"delta": math.nan, "delta_lower": math.nan, "delta_upper": math.nan, "p": math.nan}
         if name != against:
             test = stats.delong_test(score, case.scores[against], wrong, level=level)
             row |= {"delta": test.difference.value, "delta_lower": test.difference.lower}
             row |= {"delta_upper": test.difference.upper, "p": test.p}
             correlations.append(test.correlation)
-        else:
-            row |= {"delta": math.nan, "delta_lower": math.nan, "delta_upper": math.nan, "p": math.nan}
-        pvalues.append(row["p"])
+        if replicates:
+            row |= _resampled(score, wrong, level, replicates, seed)
         rows.append(row)
-    for row, adjusted in zip(rows, stats.benjamini_hochberg(pvalues)):
-        row["p_bh"] = float(adjusted)
+    same = alike(case.scores)
+    tested = {row["metric"]: row["p"] for row in rows if same[row["metric"]] == row["metric"]}
+    adjusted = dict(zip(tested, stats.benjamini_hochberg(list(tested.values()))))
+    for row in rows:
+        row["p_bh"] = float(adjusted[same[row["metric"]]])
     rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
     notes = _binary_notes(wrong, estimates[against], against, strata, correlations)
+    if asked and asked != against:
+        notes.append(f"{asked} has no score here, so the gain is over {against}.")
+    if replicates:
+        notes.append(f"Intervals of AP and PRR: percentiles of {replicates} resamples of documents, seed {seed}.")
     notes += _reversed(estimates) + _reasons(estimates, len(wrong)) + _absent(case)
-    return Table(case.title, rows, notes, estimates, against=against, alike=alike(case.scores))
+    return Table(case.title, rows, notes, estimates, against=against, alike=same)
+
+
+def _resampled(score: np.ndarray, wrong: np.ndarray, level: float, replicates: int, seed: int) -> dict[str, float]:
+    found = {}
+    for name, statistic in {
+        "average_precision": stats.resampled_average_precision,
+        "prr": stats.resampled_prr,
+        "aurc": stats.resampled_aurc,
+    }.items():
+        e = stats.bootstrap_interval(
+            statistic, score, wrong.astype(float), seed=seed, replicates=replicates, level=level
+        )
+        found |= {f"{name}_lower": e.lower, f"{name}_upper": e.upper}
+    return found
 
 
 def _binary_row(
@@ -217,7 +145,7 @@ def _binary_notes(
     known = [c for c in correlations if not math.isnan(c)]
     typical = float(np.median(known)) if known else 0.0
     if math.isnan(single.gap):
-        notes.append(f"Too few to detect any AUROC: {single.reason}.")
+        notes.append(f"Too few to detect any AUROC: {_in_words(single.reason)}.")
     else:
         more = ""
         if not math.isnan(baseline.value):
@@ -298,19 +226,29 @@ def show(table: Table, format_: str) -> str:
         if leader != row["metric"]:
             continue
         cells: dict[str, Any] = {"metric": row["metric"], f"{_HEAD[main]} [95 % CI]": _interval(row, main)}
-        cells |= {_HEAD[k]: row[k] for k in ("within_length", "kendall", "average_precision", "prr") if k in row}
+        cells |= {_HEAD[k]: row[k] for k in ("within_length", "kendall") if k in row}
+        for name in ("average_precision", "prr"):
+            if name in row:
+                both = f"{name}_lower" in row
+                cells[_HEAD[name]] = _interval(row, name, f"{name}_lower", f"{name}_upper") if both else row[name]
         if "delta" in row:
-            cells |= {"gain [95 % CI]": _interval(row, "delta", "delta_lower", "delta_upper"), "p (BH)": row["p_bh"]}
+            cells |= {
+                "gain [95 % CI]": _interval(row, "delta", "delta_lower", "delta_upper"),
+                "p (BH)": _small(row["p_bh"]),
+            }
         if "tasks" in row:
             cells |= {"tasks": row["tasks"], "error rate": row["error_rate"]}
         cells |= {k: row[k] for k in ("n", "unscored") if k in row}
         rows.append(cells)
-    text = render(rows, format_)
+    undefined = all(math.isnan(row[main]) for row in table.rows)
+    text = "" if undefined else render(rows, format_)
     equal = ["Same order, shown once: " + " = ".join(names) + "." for names in same.values() if len(names) > 1]
+    equal = [] if undefined else equal
     notes = [*table.notes, *equal]
     if format_ == "latex":
         return "\n".join([f"% {table.title}", text, *(f"% {note}" for note in notes)])
-    return "\n".join([f"### {table.title}", "", text, "", *(f"{note}  " for note in notes)]).rstrip()
+    parts = [f"### {table.title}", text, "\n".join(f"{note}  " for note in notes)]
+    return "\n\n".join(part for part in parts if part).rstrip()
 
 
 _HEAD = {
@@ -331,12 +269,22 @@ def _interval(row: Mapping[str, Any], value: str, lower: str = "lower", upper: s
     return f"{row[value]:.3f} [{row[lower]:.3f}, {row[upper]:.3f}]"
 
 
+def _small(p: float) -> float | str:
+    """A p-value, or that it is below what three digits can show."""
+    return "<.001" if p < 0.001 else p
+
+
+def _in_words(reason: str) -> str:
+    """A reason of the statistics, whose positive class is here the wrong answers."""
+    return reason.replace(" positive", " wrong").replace(" negative", " right")
+
+
 def _reasons(estimates: Mapping[str, Estimate], n: int) -> list[str]:
     """What is wrong with single rows; a reason common to all is said once."""
     by_reason: dict[str, list[str]] = {}
     for name, estimate in estimates.items():
         if estimate.reason:
-            by_reason.setdefault(estimate.reason, []).append(name)
+            by_reason.setdefault(_in_words(estimate.reason), []).append(name)
     found = []
     for reason, names in by_reason.items():
         who = "All metrics" if len(names) == len(estimates) else ", ".join(names)
@@ -349,7 +297,9 @@ def _absent(case: Case) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, reason in case.absent.items():
         by_reason.setdefault(reason, []).append(name)
-    return [f"No score of these documents, {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
+    options = by_reason.pop("not multiple choice", [])
+    found = [f"No score of these documents, {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
+    return [*found, f"{len(options)} metrics over answer options do not apply."] if options else found
 
 
 def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:
@@ -371,7 +321,3 @@ def alike(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
 def _finite(values: np.ndarray) -> np.ndarray:
     kept = values[np.isfinite(values)]
     return kept if len(kept) else np.zeros(1)
-
-
-def _names(case: Case) -> str:
-    return ", ".join(case.scores) or "none"

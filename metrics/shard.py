@@ -63,7 +63,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut answers at other line ends
         header, *entries = [json.loads(line) for line in lines if line]
         promised, size = int(header["records"]), int(header["bytes"])
-        if not all(KEYS <= entry.keys() for entry in entries):
+        if not all(entry.keys() >= KEYS for entry in entries):
             raise ValueError("a record without its key")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise DamagedShard(f"{path}: not the index of a shard ({problem}); its records are left out") from None

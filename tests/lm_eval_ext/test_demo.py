@@ -11,7 +11,8 @@ import pytest
 
 from lm_eval_ext import demo
 from lm_eval_ext.demo import FEW, SHOWN, lessons, show_causes
-from metrics.report import Case, auroc_table
+from metrics.cases import Case
+from metrics.report import auroc_table
 from metrics.store import Writer, open_store
 
 N = 400

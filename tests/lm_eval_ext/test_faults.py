@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from metrics import shard
 from metrics.store import Writer, open_store
@@ -130,7 +131,7 @@ def test_a_folder_with_other_things_is_refused(make_lm, tmp_path):
 
 
 def test_the_budget_ends_the_recording_and_not_the_evaluation(make_lm, make_hf, requests, tmp_path, capsys):
-    lm = make_lm(store=tmp_path / "s", max_store_gb=2e-5)
+    lm = make_lm(store=tmp_path / "s", max_store_gb=8e-6)
     answers = lm.generate_until(requests, disable_tqdm=True)
     assert answers == make_hf().generate_until(requests, disable_tqdm=True)
     info = lm.get_model_info()
@@ -140,15 +141,15 @@ def test_the_budget_ends_the_recording_and_not_the_evaluation(make_lm, make_hf, 
     assert 0 < len(store) < 12
     assert f"hf-store: {len(store)} records" in said[-1]
     size = sum(p.stat().st_size for p in (tmp_path / "s" / "shards").iterdir())
-    assert size < 4e4
+    assert size < 2e4
 
 
 def test_the_budget_counts_what_is_there_already(make_lm, requests, tmp_path):
-    first = make_lm(store=tmp_path / "s", max_store_gb=2e-5)
+    first = make_lm(store=tmp_path / "s", max_store_gb=8e-6)
     first.generate_until(requests, disable_tqdm=True)
     first.recorder.close()
     kept = len(open_store(tmp_path / "s"))
-    again = make_lm(store=tmp_path / "s", max_store_gb=2e-5, store_mode="resume")
+    again = make_lm(store=tmp_path / "s", max_store_gb=8e-6, store_mode="resume")
     again.generate_until(requests, disable_tqdm=True)
     again.recorder.close()
     assert len(open_store(tmp_path / "s")) <= kept + 2
@@ -187,8 +188,6 @@ def test_without_text_neither_words_nor_ids_are_kept(make_lm, instance, words_of
     for record in store.records([*private, "logprob"]):
         assert set(record.signals) == {"logprob"}
     ids = lm.tok_encode(secret)
-    import torch
-
     patterns = [torch.tensor(ids[:3], dtype=t).numpy().tobytes() for t in (torch.int32, torch.int64)]
     for path in (tmp_path / "s").rglob("*"):
         if path.is_file():

@@ -321,8 +321,8 @@ def test_a_model_that_is_no_decoder_is_refused(tmp_path):
     model = T5ForConditionalGeneration(
         T5Config(vocab_size=48, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
     )
-    from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"<p>": 0})), pad_token="<p>")
     with pytest.raises(ValueError, match="t5 is no decoder.*--model hf"):

@@ -408,7 +408,16 @@ def test_against_takes_a_metric_however_it_is_written(logs):
         assert "Gain: over" in ok("auroc", logs, *options, "--against", against).stdout
     refused("auroc", logs, "--against", "standard", says="--against standard: that is")
     refused("auroc", logs, "--against", "mean_nl", says="Did you mean 'mean_nll'?")
-    refused("auroc", logs, "--against", "choice_entropy", says="has no score in gen")
+    against = ok("auroc", logs, "--task", "gen", "--against", "choice_entropy").stdout
+    assert "choice_entropy has no score here" in against
+
+
+def test_bootstrap_adds_intervals(logs):
+    plain = ok("auroc", logs, "--task", "gen", "--metrics", "mean_nll", "--format", "csv").stdout
+    more = ok("auroc", logs, "--task", "gen", "--metrics", "mean_nll", "--format", "csv", "--bootstrap", "50").stdout
+    assert set(pd.read_csv(io.StringIO(more)).columns) - set(pd.read_csv(io.StringIO(plain)).columns) == {
+        f"{name}_{end}" for name in ("average_precision", "prr", "aurc") for end in ("lower", "upper")
+    }
 
 
 def test_a_metric_that_was_not_recorded_is_said_not_dropped(logs):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from metrics.cases import Case
 from metrics.plots import save
-from metrics.report import Case, auroc_table
+from metrics.report import auroc_table
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,19 +7,9 @@ import pytest
 from scipy.stats import false_discovery_control, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from metrics.cases import MOST_CAUSES, Case, cases, errors_by
 from metrics.core import choose
-from metrics.report import (
-    BASELINES,
-    MOST_CAUSES,
-    Case,
-    alike,
-    auroc_table,
-    cases,
-    errors_by,
-    graded_table,
-    macro_table,
-    show,
-)
+from metrics.report import BASELINES, alike, auroc_table, graded_table, macro_table, show
 from metrics.stats import delong_interval, delong_test, macro_average, prr
 
 NAMES = ["answer_length", "prompt_length", "random", "mean_nll", "mean_entropy", "margin", "self_certainty"]
@@ -92,9 +83,30 @@ def test_each_metric_is_tested_against_the_baseline(against):
     assert [rows[name]["p_bh"] for name in others] == pytest.approx(list(adjusted))
 
 
-def test_a_missing_baseline_is_named_with_what_there_is():
-    with pytest.raises(ValueError, match=r"--against mean_nl: that metric has no score in t; choose one of .*mean_nll"):
-        auroc_table(one(made()), against="mean_nl")
+def test_a_missing_baseline_is_named_and_the_length_stands_in():
+    table = auroc_table(one(made()), against="choice_entropy")
+    assert table.against == "answer_length"
+    assert "choice_entropy has no score here, so the gain is over answer_length." in table.notes
+
+
+def test_metrics_that_order_alike_count_as_one_test():
+    case = one(made())
+    assert case.wrong is not None
+    twice = replace(case, scores={**case.scores, "perplexity": np.exp(case.scores["mean_nll"])})
+    plain, more = by_metric(auroc_table(case)), by_metric(auroc_table(twice))
+    assert {n: r["p_bh"] for n, r in plain.items()} == pytest.approx(
+        {n: more[n]["p_bh"] for n in plain}, nan_ok=True, abs=0
+    )
+    assert more["perplexity"]["p_bh"] == more["mean_nll"]["p_bh"]
+
+
+def test_bootstrap_gives_intervals_that_hold_the_value_and_repeat():
+    first, second = (by_metric(auroc_table(one(made()), replicates=200, seed=3)) for _ in range(2))
+    for name, row in first.items():
+        for statistic in ("average_precision", "prr", "aurc"):
+            assert row[f"{statistic}_lower"] <= row[statistic] <= row[f"{statistic}_upper"]
+        assert row == pytest.approx(second[name], nan_ok=True)
+    assert first["mean_nll"]["prr_lower"] < first["mean_nll"]["prr_upper"]
 
 
 def test_the_length_of_the_prompt_stands_in_when_answers_are_of_one_length():

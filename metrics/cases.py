@@ -1,0 +1,111 @@
+"""Documents of one task under one verdict: what the tables are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metrics.core import Choice
+
+MOST_CAUSES = 50
+"""A field with more values than this among the wrong answers names documents, not causes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Documents of one task under one verdict: scores oriented so that higher means uncertain, and what went wrong.
+
+    `wrong` is a boolean array, or None when the label is graded; `quality` holds the label itself.
+    """
+
+    task: str
+    label: str
+    scores: Mapping[str, np.ndarray]
+    quality: np.ndarray
+    wrong: np.ndarray | None
+    subset: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that are not in `scores`, and why."""
+
+    @property
+    def title(self) -> str:
+        """Task, verdict and subset in one line."""
+        return f"{self.task}, {self.label}" + (f", {self.subset}" if self.subset else "")
+
+
+def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | None = None) -> list[Case]:
+    """Split a score frame into one case a task and label; documents without that label are left out.
+
+    Args:
+        frame: from `metrics.frame.score_frame`.
+        metrics: the metrics of the frame; neutral ones and those without a single score in a task go to `absent`.
+        threshold: makes a graded label binary: right at or above it.
+    """
+    found = []
+    for column in [c for c in frame.columns if c.startswith("label:")]:
+        for task, part in frame.loc[frame[column].notna()].groupby("task", sort=True):
+            quality = np.asarray(part[column], dtype=float)
+            binary = threshold is not None or set(np.unique(quality)) <= {0.0, 1.0}
+            wrong = (quality < (0.5 if threshold is None else threshold)) if binary else None
+            scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
+            suffix = f" >= {threshold:g}" if threshold is not None else ""
+            name = column.removeprefix("label:") + suffix
+            found.append(Case(str(task), name, scores, quality, wrong, absent=absent))
+    return found
+
+
+def _split(
+    part: pd.DataFrame, metrics: Sequence[Choice], unscored: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Oriented scores of the metrics that have any here, and why the others have none."""
+    scores, absent = {}, {}
+    for choice in metrics:
+        values = part[choice.id].to_numpy(dtype=float)
+        if choice.metric.higher == "neutral":
+            absent[choice.id] = "it has no direction"
+        elif np.isnan(values).all():
+            absent[choice.id] = " or ".join(unscored.get(choice.id, {})) or "no reason is known"
+        else:
+            scores[choice.id] = oriented(values, choice)
+    return scores, absent
+
+
+def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
+    """One case a cause of error: the wrong answers with that value against all right answers.
+
+    Raises:
+        ValueError: the label is graded, or there are more than `MOST_CAUSES` causes.
+    """
+    if case.wrong is None:
+        raise ValueError(f"{case.title}: the label is graded, so no answer is wrong; pass --threshold")
+    of = np.array([str(v) for v in values], dtype=object)
+    causes = sorted(set(of[case.wrong]))
+    if len(causes) > MOST_CAUSES:
+        raise ValueError(
+            f"{case.title}: {name} has {len(causes)} values among the wrong answers; choose a field with at most "
+            f"{MOST_CAUSES}"
+        )
+    found = []
+    for value in causes:
+        keep = ~case.wrong | (of == value)
+        found.append(
+            Case(
+                case.task,
+                case.label,
+                {metric: s[keep] for metric, s in case.scores.items()},
+                case.quality[keep],
+                case.wrong[keep],
+                f"wrong answers with {name}={value}",
+                case.absent,
+            )
+        )
+    return found
+
+
+def oriented(values: np.ndarray, choice: Choice) -> np.ndarray:
+    """Scores turned so that higher means uncertain; the direction is the metric's own, never fitted."""
+    return values if choice.metric.higher == "uncertain" else -values
