@@ -305,7 +305,7 @@ def _barely_begun(path: Path) -> bool:
 
 
 def _brief(value: Any) -> str:
-    text = ", ".join(value) if isinstance(value, (dict, list)) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, (dict, list)) else str(value)
     return text if len(text) < 200 else text[:197] + "..."
 
 

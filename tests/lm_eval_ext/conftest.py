@@ -1,6 +1,5 @@
 """Tiny decoders of three families, requests made by hand, and evaluations of made-up tasks, all without a hub."""
 
-import gc
 import os
 import random
 import re
@@ -66,12 +65,6 @@ def _model(family, attention="sdpa"):
 
 
 @pytest.fixture(scope="session")
-def vocabulary():
-    """Every ordinary word that the tiny models know."""
-    return list(WORDS)
-
-
-@pytest.fixture(scope="session")
 def tokenizer():
     """One token a word, no token of its own at the start."""
     words = {"<bos>": 0, "<eos>": 1, "<unk>": 2, "<pad>": 3, **{w: i + 4 for i, w in enumerate(WORDS)}}
@@ -93,15 +86,6 @@ def tokenizer():
 def tiny_model():
     """A function (family, attention) -> a tiny random decoder; the same weights each time."""
     return _model
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory, tokenizer):
-    """A tiny Llama saved with its tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    _model("llama").save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -218,7 +202,7 @@ def evaluate(task_manager):
 
 @pytest.fixture(scope="session")
 def run_to_files(task_manager):
-    """A function (model, model_args, tasks, folder, **options): an evaluation with its files, as on the command line."""
+    """A function (model, model_args, tasks, folder, **options): an evaluation and its files, as on a command line."""
 
     def run(model, model_args, tasks, folder, **options):
         tracker = EvaluationTracker(output_path=str(folder))
@@ -266,13 +250,3 @@ def without_times():
 def demo_model():
     """The folder of the demo model."""
     return str(demo_model_folder())
-
-
-@pytest.fixture
-def free_locks():
-    """A function that lets go of the stores of models that are no longer used."""
-
-    def free():
-        gc.collect()
-
-    return free

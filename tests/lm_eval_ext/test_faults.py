@@ -106,7 +106,7 @@ def test_a_failing_manifest_stops_no_evaluation(make_lm, requests, tmp_path, mon
 @pytest.mark.parametrize("below", ["file/store", "file"])
 def test_a_folder_that_cannot_be_made_is_named_with_a_remedy(below, make_lm, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot make the store .*file.*give another folder as store=DIR") as caught:
+    with pytest.raises(OSError, match=r"cannot make the store .*file.*give another folder as store=DIR") as caught:
         make_lm(store=tmp_path / below)
     assert "\n" not in str(caught.value)
 

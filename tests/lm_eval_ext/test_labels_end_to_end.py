@@ -186,7 +186,9 @@ def test_samples_after_the_first_are_unlabelled(tmp_path, make_lm, toy_task, wor
     )
     results = evaluate(lm, [task])
     path = tmp_path / "samples_repeated_x.jsonl"
-    path.write_text("".join(json.dumps({k: s[k] for k in s if k != "arguments"}) + "\n" for s in results["samples"]["repeated"]))
+    path.write_text(
+        "".join(json.dumps({k: s[k] for k in s if k != "arguments"}) + "\n" for s in results["samples"]["repeated"])
+    )
     frame = reopened(lm).scores("mean_nll", labels=path)
     assert len(frame) == 9
     assert frame.loc[frame["sample"] == 0, LABEL].notna().all()

@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from lm_eval_ext.model import HFStoreLM
 from metrics.record import Key
@@ -56,7 +58,10 @@ def tasks(toy_task, words_of):
             **generate,
             **until("w7"),
             filter_list=[
-                {"name": "first", "filter": [{"function": "regex", "regex_pattern": r"(w\d+)"}, {"function": "take_first"}]},
+                {
+                    "name": "first",
+                    "filter": [{"function": "regex", "regex_pattern": r"(w\d+)"}, {"function": "take_first"}],
+                },
                 {"name": "whole", "filter": [{"function": "take_first"}]},
             ],
         ),
@@ -316,15 +321,10 @@ def test_the_manifest_tells_the_run(files, demo_model):
 
 
 def test_a_model_that_is_no_decoder_is_refused(tmp_path):
-    from transformers import T5Config, T5ForConditionalGeneration
-
     model = T5ForConditionalGeneration(
         T5Config(vocab_size=48, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
     )
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"<p>": 0})), pad_token="<p>")
-    with pytest.raises(ValueError, match="t5 is no decoder.*--model hf"):
+    with pytest.raises(ValueError, match=r"t5 is no decoder.*--model hf"):
         HFStoreLM(model, tokenizer=tokenizer, store=tmp_path / "s", device="cpu", backend="seq2seq")
     assert not (tmp_path / "s").exists()

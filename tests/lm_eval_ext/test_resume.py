@@ -113,6 +113,7 @@ def test_an_empty_answer_is_an_answer(make_lm, instance, words_of, forwards, tmp
         ({"signals": "hidden_norm"}, "signals"),
         ({"store_text": "no"}, "store_text"),
         ({"raw_dtype": "float16"}, "raw_dtype"),
+        ({"signals": "hidden_norm", "layers": "0"}, "signals"),
         ({"think_end_token": "w9"}, "think_end_token"),
         ({"prefix_token_id": 5}, "prefix_token"),
     ],
@@ -136,7 +137,7 @@ def test_new_refuses_and_overwrite_replaces(make_lm, asked, tmp_path):
     first = make_lm(store=tmp_path / "s")
     first.generate_until(asked("generate_until"), disable_tqdm=True)
     first.recorder.close()
-    with pytest.raises(FileExistsError, match="store_mode=resume.*store_mode=overwrite"):
+    with pytest.raises(FileExistsError, match=r"store_mode=resume.*store_mode=overwrite"):
         make_lm(store=tmp_path / "s")
     assert len(open_store(tmp_path / "s")) == 6
     other = make_lm(store=tmp_path / "s", store_mode="overwrite", metrics="mean_nll")
@@ -174,7 +175,7 @@ def test_without_text_generations_are_asked_again(make_lm, asked, forwards, tmp_
 
 # ---------------------------------------------------------------- kill -9
 
-DRIVER = '''
+DRIVER = """
 import functools, sys, time
 import torch
 torch.set_num_threads(1)
@@ -204,7 +205,7 @@ results = lm_eval.simple_evaluate(
 if slow == "no":
     import json
     print(json.dumps([s["resps"] for s in results["samples"]["counting_gen"]]))
-'''
+"""
 
 
 def drive(tmp_path, store, demo_model, slow, **options):
@@ -248,4 +249,3 @@ def test_kill_in_the_middle_and_go_on(slow, shards, tmp_path, demo_model):
     assert json.loads(out.splitlines()[-1]) == json.loads(expected.splitlines()[-1])
     assert sorted(open_store(store).entries()) == sorted(open_store(tmp_path / "whole").entries())
     assert not list((store / "shards").glob(".*.tmp"))
-

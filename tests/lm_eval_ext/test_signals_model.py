@@ -1,4 +1,4 @@
-"""Signals of real models: rows, padding, batches and attention code must make no difference, and the row is P - 1 + t."""
+"""Signals of real models: padding, batches and attention code make no difference, and the row is P - 1 + t."""
 
 import contextlib
 import gc
@@ -237,16 +237,14 @@ def test_hidden_and_attention_are_the_models_own(family, make_lm, reopened, inst
             assert record.signals["hidden"].shape == hidden.shape
             torch.testing.assert_close(record.signals["hidden"][:-1], hidden[:-1], rtol=1e-4, atol=1e-4)
             with torch.no_grad():  # the model's own last entry is normed, ours is the block's output
-                torch.testing.assert_close(
-                    getattr(lm.model.base_model, norm)(last), hidden[-1:], rtol=1e-4, atol=1e-4
-                )
+                torch.testing.assert_close(getattr(lm.model.base_model, norm)(last), hidden[-1:], rtol=1e-4, atol=1e-4)
             attention = torch.stack(out.attentions)[:, 0, :, first:]
             torch.testing.assert_close(record.signals["attention"], attention, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(record.signals["hidden_norm"], torch.cat([hidden[:-1], last]).norm(dim=-1))
-            torch.testing.assert_close(record.signals["hidden_mean"][:-1], hidden[:-1, 1:].mean(1), rtol=1e-4, atol=1e-4)
-            own = torch.stack(
-                [attention[..., t, first + t] for t in range(attention.shape[2])], -1
+            torch.testing.assert_close(
+                record.signals["hidden_mean"][:-1], hidden[:-1, 1:].mean(1), rtol=1e-4, atol=1e-4
             )
+            own = torch.stack([attention[..., t, first + t] for t in range(attention.shape[2])], -1)
             torch.testing.assert_close(record.signals["attention_diagonal"], own, rtol=1e-4, atol=1e-5)
 
 
@@ -340,7 +338,9 @@ def test_sampled_tokens_get_the_models_own_distribution(make_lm, reopened, insta
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_full_context_leaves_no_room_for_the_state_after_the_last_token(family, make_lm, make_hf, instance, words_of, reopened):
+def test_a_full_context_leaves_no_room_for_the_state_after_the_last_token(
+    family, make_lm, make_hf, instance, words_of, reopened
+):
     """The scoring forward leaves out the last token; where it would not fit, the state that read it is unknown: NaN."""
     request = instance("loglikelihood", (words_of(90, 1), " " + words_of(5, 2)))
     lm = make_lm(family, signals="all", raw=RAW)

@@ -54,10 +54,11 @@ def test_what_goes_in_comes_out(written):
 
 
 def test_rows_in_any_order_and_columns_that_some_lack(tmp_path):
-    records = [record(2), record(4, signals={"logprob": torch.ones(4)}), record(1, signals={})]
+    whole = {n: v for n, v in record(2).signals.items() if n != "scalar"}
+    records = [record(2, signals=whole), record(4, signals={"logprob": torch.ones(4)}), record(1, signals={})]
     shard.write(tmp_path, "a", records)
     c, b, a = shard.read(tmp_path / "a.jsonl", [2, 1, 0], (*NAMES, "unknown"))
-    assert set(a) == set(NAMES)
+    assert set(a) == set(whole)
     assert b.keys() == {"logprob"}
     assert b["logprob"].tolist() == [1, 1, 1, 1]
     assert c == {}
