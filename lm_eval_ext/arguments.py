@@ -17,8 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from metrics.core import choose
-from metrics.plan import Plan, make_plan
+from metrics.plan import RAW, Plan, make_plan
 
 MODES = ("new", "resume", "overwrite")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -57,14 +56,20 @@ def read(
     """
     mode = _one_of("store_mode", store_mode, MODES)
     dtype = None if raw_dtype is None else _one_of("raw_dtype", str(raw_dtype).removeprefix("torch."), DTYPES)
-    choose(_list(metrics))
+    plan = make_plan(_list(metrics), _list(signals), _list(raw))
+    text = _truth("store_text", store_text)
+    whole = [name for name in RAW if name in plan.keep]
+    if whole and not text:
+        raise ValueError(
+            f"store_text=no, but the text can be read back from whole {' and '.join(whole)}; leave out one of the two"
+        )
     return Options(
         store=Path(str(store)) if store not in (None, "") else default_store(pretrained),
         store_mode=mode,
-        plan=make_plan(_list(metrics), _list(signals), _list(raw)),
+        plan=plan,
         layers="+".join(_list(layers)) if not isinstance(layers, str) else layers,
         raw_dtype=dtype,
-        store_text=_truth("store_text", store_text),
+        store_text=text,
         max_store_gb=_size("max_store_gb", max_store_gb),
     )
 

@@ -90,6 +90,7 @@ class HFStoreLM(HFLM):
         super().__init__(pretrained, **host)
         self._session: ScoringSession | GenerationSession | None = None
         self._probing = False
+        self._sizes: list[int] = []
         self._options = options
         try:
             self._layers = self._check_model()
@@ -172,7 +173,7 @@ class HFStoreLM(HFLM):
                 tagged.append(request)
             with self._recording(session):
                 found = super().generate_until(tagged, disable_tqdm=disable_tqdm)
-            self._recorder.note_settings(settings(requests))
+            self._recorder.note(generation=settings(requests))
             answers.update(zip(todo, found))
         return [answers[i] for i in range(len(requests))]
 
@@ -197,6 +198,8 @@ class HFStoreLM(HFLM):
 
     @contextmanager
     def _recording(self, session: ScoringSession | GenerationSession) -> Iterator[None]:
+        if not self._recorder.on:
+            say(f"{self.store_path} takes no more records; these requests are evaluated only")
         hook = self.cache_hook
         self._session = session
         self.cache_hook = Listener(hook, session.heard)
@@ -247,11 +250,18 @@ class HFStoreLM(HFLM):
     def _detect_batch_size(self, *args: Any, **kwargs: Any) -> int:
         self._probing = True
         try:
-            return super()._detect_batch_size(*args, **kwargs)
+            found = super()._detect_batch_size(*args, **kwargs)
         finally:
             self._probing = False
+        self._sizes = [*self._sizes, found]
+        self._recorder.note(batch_sizes=self._sizes)
+        return found
 
     # ------------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """Write what is pending, mark the run as ended and let another writer in; otherwise done at exit."""
+        self._end()
 
     def get_model_info(self) -> dict[str, Any]:
         """As the parent's, with the store's path and run id, which lm-eval writes into its result file."""

@@ -101,24 +101,27 @@ class Recorder:
         if not self._stopped:
             self._guard(self.writer.flush)
 
-    def note_settings(self, settings: Sequence[Mapping[str, Any]]) -> None:
-        """Note the generation settings of this run in the manifest."""
-        self._guard(lambda: self.writer.note(generation=list(settings)))
+    def note(self, **facts: Any) -> None:
+        """Note facts about this run in the manifest."""
+        if not self._stopped:
+            self._guard(lambda: self.writer.note(**facts))
 
     def close(self) -> None:
-        """End the run and free the store."""
+        """End the run and free the store; nothing is recorded afterwards."""
         try:
             self.writer.close()
-        except OSError as problem:
+        except (OSError, ValueError) as problem:  # ValueError: the manifest has been damaged meanwhile
             if not self._stopped:  # else it has been said
                 say(f"store {self.writer.path} could not be closed: {problem}; its finished shards are kept")
+        self._stopped = True
 
     def _guard(self, action: Callable[[], Any]) -> None:
         try:
             action()
-        except OSError as problem:
+        except (OSError, ValueError) as problem:
+            why = getattr(problem, "strerror", None) or problem
             self._stop(
-                f"cannot write {self.writer.path}: {problem.strerror or problem}; recording stops here, the evaluation "
+                f"cannot write {self.writer.path}: {why}; recording stops here, the evaluation "
                 f"goes on; {self.writer.written} records are kept. Make room and run again with store_mode=resume"
             )
 

@@ -46,7 +46,7 @@ class Store:
     @cached_property
     def _index(self) -> dict[Key, tuple[Path, int, dict[str, Any]]]:
         found: dict[Key, tuple[Path, int, dict[str, Any]]] = {}
-        for path in sorted((self.path / "shards").glob("*.jsonl")):
+        for path in _shards(self.path):
             try:
                 _, entries = shard.read_index(path)
             except shard.DamagedShard as damage:
@@ -117,13 +117,18 @@ class Store:
     def damaged(self) -> list[str]:
         """Compare every shard with its checksum; returns one line for each that differs or cannot be read."""
         found = []
-        for path in sorted((self.path / "shards").glob("*.jsonl")):
+        for path in _shards(self.path):
             try:
                 if not shard.checksum(path):
                     found.append(f"{path.with_suffix('.safetensors')}: contents differ from their checksum")
             except shard.DamagedShard as damage:
                 found.append(str(damage))
         return found
+
+
+def _shards(path: Path) -> list[Path]:
+    """The indices of a store's shards in the order in which they were written, rank by rank."""
+    return sorted((path / "shards").glob("*.jsonl"), key=lambda p: (len(p.name), p.name))
 
 
 def open_store(path: str | Path) -> Store:

@@ -156,3 +156,9 @@ def test_one_line_and_status_2_on_the_command_line(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "Did you mean 'logits'" in said
+
+
+@pytest.mark.parametrize("raw", ["logits", "hidden", "logits+attention"])
+def test_whole_tensors_are_refused_where_no_text_is_kept(raw):
+    with pytest.raises(ValueError, match=r"store_text=no, but the text can be read back from whole"):
+        arguments.read("m", None, "new", "standard", None, raw, "all", None, "no", None)

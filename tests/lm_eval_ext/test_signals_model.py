@@ -257,7 +257,7 @@ def test_in_generation_equals_teacher_forced(family, make_lm, reopened, instance
     same_records(inside, outside)
 
 
-def test_a_left_padded_forward_equals_an_unpadded_one(tiny_model):
+def test_a_padded_teacher_forced_pass_equals_unpadded_ones(tiny_model):
     model = tiny_model("llama")
     plan = make_plan("standard", "all", RAW)
     sequences = [([5, 6, 7], [8, 9]), ([10, 11, 12, 13, 14, 15, 16], [17, 18, 19])]
