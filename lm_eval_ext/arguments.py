@@ -91,7 +91,7 @@ def refuse_misspelt(given: Iterable[str], host: Callable[..., Any]) -> None:
     ours = [f.name for f in fields(Options) if f.name != "plan"] + ["metrics", "signals", "raw"]
     theirs = set(inspect.signature(host).parameters)
     for name in given:
-        near = difflib.get_close_matches(name, ours, n=1, cutoff=0.75)
+        near = difflib.get_close_matches(name, ours, n=1, cutoff=0.85)
         if name not in theirs and near:
             raise ValueError(f"model_args: '{name}' is not known; did you mean '{near[0]}'?")
 

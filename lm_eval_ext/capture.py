@@ -32,6 +32,11 @@ def logit_signals(
         tokens: ``[token]``.
         raw_dtype: precision in which ``raw=logits`` is kept; the model's own by default.
     """
+    with torch.autocast(logits.device.type, enabled=False):
+        return _reduce(plan, logits, tokens, raw_dtype)
+
+
+def _reduce(plan: Plan, logits: Tensor, tokens: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
     stage = plan.stage("logits")
     rows = max(1, (CACHE_BYTES if logits.is_cpu else BLOCK_BYTES) // (4 * logits.shape[-1]))
     parts: list[dict[str, Tensor]] = []
@@ -58,16 +63,26 @@ class GenerationTap:
         self._steps: list[dict[str, Tensor]] = []
         self._tokens: list[Tensor] = []
         self._handle: Any = None
+        self._broken = False
 
     def __enter__(self) -> GenerationTap:
-        self._handle = self._model.register_forward_hook(self._after_forward, with_kwargs=True)
+        inner = getattr(self._model, "get_base_model", lambda: self._model)()  # a peft adapter's model
+        generating = getattr(inner.generate, "__self__", inner)  # what torch.compile has wrapped
+        self._handle = generating.register_forward_hook(self._after_forward, with_kwargs=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
 
     def _after_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        ids = kwargs.get("input_ids", args[0] if args else None)
+        if self._broken:
+            return
+        try:
+            self._step(kwargs.get("input_ids", args[0] if args else None), output)
+        except RuntimeError:  # no memory left, say: the pass afterwards serves, or says why it cannot
+            self._broken, self._waiting, self._steps = True, None, []
+
+    def _step(self, ids: Tensor | None, output: Any) -> None:
         if self._waiting is not None and ids is not None and len(ids) == len(self._waiting):
             self._reduce(ids[:, -1])
         last = output.logits[:, -1]

@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.arguments import Options
@@ -21,8 +21,22 @@ if TYPE_CHECKING:
 LIBRARIES = ("eval-ext", "lm-eval", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
 
 
-def manifest(lm: HFStoreLM, options: Options, layers: Sequence[int]) -> dict[str, Any]:
-    """Everything the manifest holds but the schema and the list of runs."""
+PLACEMENT = ("device", "batch_size", "max_batch_size", "parallelize", "max_memory_per_gpu", "max_cpu_memory")
+"""Arguments of the host that say where a model runs, not what it computes."""
+
+
+def manifest(
+    lm: HFStoreLM, options: Options, layers: Sequence[int], host: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Everything the manifest holds but the schema and the list of runs.
+
+    Args:
+        lm: the model, loaded.
+        options: what is recorded.
+        layers: layers that are recorded.
+        host: the arguments that hf-store handed on to the harness's model.
+    """
+    plain = {k: v for k, v in (host or {}).items() if isinstance(v, (str, int, float, bool))}
     config = lm.config
     model = lm.model
     return {
@@ -40,6 +54,7 @@ def manifest(lm: HFStoreLM, options: Options, layers: Sequence[int]) -> dict[str
         "prefix_token": lm.prefix_token_id,
         "think_end_token": lm.think_end_token,
         "generation": model.generation_config.to_diff_dict() if model.can_generate() else {},
+        "host_arguments": {k: str(v) for k, v in sorted(plain.items()) if k not in PLACEMENT},
         "tokenizer_hash": _tokenizer_hash(lm.tokenizer),
         "chat_template_hash": _digest(str(lm.tokenizer.chat_template)) if lm.tokenizer.chat_template else None,
         "metrics": list(options.plan.metrics),
@@ -48,7 +63,6 @@ def manifest(lm: HFStoreLM, options: Options, layers: Sequence[int]) -> dict[str
         "norm": "raw",
         "raw_dtype": options.raw_dtype,
         "store_text": options.store_text,
-        "logits_from": "scoring forward; generation steps, or a teacher-forced pass where steps cannot be followed",
         "extra_pass": options.plan.extra_pass,
         "libraries": {name: _version(name) for name in LIBRARIES},
         "python": platform.python_version(),

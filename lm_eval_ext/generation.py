@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lm_eval_ext.answers import spans
 from lm_eval_ext.capture import GenerationTap, teacher_forced
+from lm_eval_ext.recorder import say
 from lm_eval_ext.requests import Identity, TaggedPrompt
 from metrics.record import Span
 
@@ -48,6 +49,7 @@ class GenerationSession:
         self._signals: dict[str, Tensor] | None = None
         self._stops: list[str] = []
         self._finished: list[_Generated] = []
+        self._said = False
 
     def batch(self, prompts: Sequence[TaggedPrompt], ids: Tensor, mask: Tensor) -> None:
         """The next batch as encoded, padded on the left."""
@@ -70,7 +72,10 @@ class GenerationSession:
         new = sequences[:, start:]
         self._new = new.tolist()
         self._stops = list(stops)
-        self._signals = tap.signals(new) if self.lm.recorder.on else {}
+        self._signals = tap.signals(new)
+        if self._signals is None and not self._said:
+            self._said = True
+            say("the steps of this generation cannot be followed (beams, say); a teacher-forced pass serves instead")
 
     def heard(self, place: int, answer: str) -> None:
         """The parent has decoded and cut the row of the request at `place`."""
@@ -80,7 +85,7 @@ class GenerationSession:
         ids = self._new[row]
         cut = spans(ids, answer, self.lm.tok_decode, self.lm.eos_ids, self._stops)
         n = cut["generation"].stop
-        signals = None if self._signals is None else {k: v[row, :n] for k, v in self._signals.items()}
+        signals = None if self._signals is None else {k: v[row, :n].clone() for k, v in self._signals.items()}
         self._finished.append(
             _Generated(place, self._prompts[row], ids[:n], cut, answer, self._truncated[row], signals)
         )

@@ -32,7 +32,7 @@ def announce_results() -> None:
     results that name a store are looked at.
     """
     original = EvaluationTracker.save_results_aggregated
-    if hasattr(original, "__wrapped__"):
+    if getattr(original, "tells_the_store", False):
         return
 
     @functools.wraps(original)
@@ -42,6 +42,7 @@ def announce_results() -> None:
         if linked and self.output_path:
             _link(linked, Path(self.output_path), logged=samples is not None)
 
+    save.tells_the_store = True  # type: ignore[attr-defined]
     EvaluationTracker.save_results_aggregated = save
 
 

@@ -94,7 +94,7 @@ class HFStoreLM(HFLM):
         self._options = options
         try:
             self._layers = self._check_model()
-            self._recorder = self._open_store()
+            self._recorder = self._open_store(host)
         except (ValueError, OSError) as problem:
             fail(problem)
         self._end = weakref.finalize(self, self._recorder.close)
@@ -115,10 +115,10 @@ class HFStoreLM(HFLM):
             attentions(self.model)
         return select(self._options.layers, len(blocks(self.model)))
 
-    def _open_store(self) -> Recorder:
+    def _open_store(self, host: dict[str, Any]) -> Recorder:
         options = self._options
         limit = None if options.max_store_gb is None else options.max_store_gb * 1e9
-        facts = manifest(self, options, self._layers)
+        facts = manifest(self, options, self._layers, host)
         try:
             writer = Writer(options.store, facts, mode=options.store_mode, rank=self.rank, max_bytes=limit)
         except (FileExistsError, BlockingIOError):
@@ -202,10 +202,12 @@ class HFStoreLM(HFLM):
             say(f"{self.store_path} takes no more records; these requests are evaluated only")
         hook = self.cache_hook
         self._session = session
-        self.cache_hook = Listener(hook, session.heard)
+        self.cache_hook = Listener(
+            hook, lambda place, answer: self._recorder.watch(lambda: session.heard(place, answer))
+        )
         try:
             yield
-            session.finish()
+            self._recorder.watch(session.finish)
         finally:
             self._session, self.cache_hook = None, hook
             self._recorder.flush()
@@ -221,7 +223,7 @@ class HFStoreLM(HFLM):
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self._probing or not isinstance(self._session, ScoringSession):
             return super()._model_call(inps, *args, **kwargs)
-        self._session.flush()
+        self._recorder.watch(self._session.flush)
         logits = super()._model_call(inps, *args, **kwargs)
         self._session.batch(logits)
         return logits
@@ -236,18 +238,22 @@ class HFStoreLM(HFLM):
         plain = [str(s) for s in strings]
         ids, mask = super().tok_batch_encode(plain, *args, **kwargs)
         if isinstance(self._session, GenerationSession) and all(isinstance(s, TaggedPrompt) for s in strings):
-            self._session.batch(strings, ids, mask)
+            session = self._session
+            self._recorder.watch(lambda: session.batch(strings, ids, mask))
         return ids, mask
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation: Any) -> Tensor:
-        if not isinstance(self._session, GenerationSession):
+        session = self._session
+        if not isinstance(session, GenerationSession) or not self._recorder.on:
             return super()._model_generate(context, max_length, stop, **generation)
-        with self._session.tap() as tap:
+        with session.tap() as tap:
             found = super()._model_generate(context, max_length, stop, **generation)
-        self._session.generated(tap, found, context.shape[1], stop)
+        self._recorder.watch(lambda: session.generated(tap, found, context.shape[1], stop))
         return found
 
     def _detect_batch_size(self, *args: Any, **kwargs: Any) -> int:
+        if isinstance(self._session, ScoringSession):
+            self._recorder.watch(self._session.flush)  # the probe has to find the memory that hf would find
         self._probing = True
         try:
             found = super()._detect_batch_size(*args, **kwargs)

@@ -15,6 +15,9 @@ from metrics.plan import Plan
 from metrics.record import Key, Record, Span
 from metrics.store import Store, Writer
 
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OSError)
+"""What can go wrong in looking at tensors, an accelerator's lack of memory included."""
+
 PRIVATE = ("tokens", "prompt_tokens", "top_tokens")
 """Signals from which the text can be read."""
 
@@ -47,8 +50,7 @@ class Recorder:
         if identity is None:
             return None
         found = self._answers.get((identity.key, identity.request_hash))
-        if found is not None:
-            self.served += 1
+        self.served += found is not None
         return tuple(found) if isinstance(found, list) else found
 
     @property
@@ -89,8 +91,9 @@ class Recorder:
             prompt_hash=identity.prompt_hash,
             doc_hash=identity.doc_hash,
             request_hash=identity.request_hash,
-            chars=len(text.lstrip()),
-            bytes=len(text.lstrip().encode()),
+            chars=len(text),
+            bytes=len(text.encode(errors="surrogatepass")),
+            siblings=identity.siblings,
             truncated=truncated,
             signals=kept,
         )
@@ -132,10 +135,28 @@ class Recorder:
             f"Record fewer signals (eval-ext plan shows what each costs) or allow more"
         )
 
+    def watch(self, action: Callable[[], Any]) -> Any:
+        """Do something that only the record needs: what goes wrong in it ends the recording, not the evaluation."""
+        if self._stopped:
+            return None
+        try:
+            return action()
+        except FAULTS as problem:
+            kind = type(problem).__name__
+            self._stop(
+                f"recording stops here ({kind}: {' '.join(str(problem).split())[:300]}); the evaluation goes on, "
+                f"{self.writer.written} records are kept"
+            )
+            return None
+
     def _stop(self, why: str) -> None:
         if not self._stopped:
             self._stopped = True
             say(why)
+            try:
+                self.writer.note(stopped=why)
+            except (OSError, ValueError):
+                return  # the disk that failed holds the manifest too
 
 
 def say(text: str) -> None:

@@ -25,6 +25,7 @@ class Identity:
     request_hash: str
     prompt_hash: str
     doc_hash: str
+    siblings: int = 1
 
 
 def identify(requests: Sequence[Instance], kind: str) -> list[Identity | None]:
@@ -35,6 +36,9 @@ def identify(requests: Sequence[Instance], kind: str) -> list[Identity | None]:
     """
     seen: Counter[tuple[Any, ...]] = Counter()
     doc_hashes: dict[int, str] = {}
+    siblings = Counter(
+        document for document, _ in {((r.task_name or "", r.doc_id), int(r.idx or 0)): None for r in requests}
+    )
     found: list[Identity | None] = []
     for position, request in enumerate(requests):
         doc_id = position if request.doc_id is None else int(request.doc_id)
@@ -49,10 +53,11 @@ def identify(requests: Sequence[Instance], kind: str) -> list[Identity | None]:
             doc_hashes[id(request.doc)] = _doc_hash(request.doc)
         found.append(
             Identity(
-                Key(*which, occurrence),
+                Key(*which, occurrence, kind),
                 request_hash(kind, arguments),
                 hash_string(str(arguments[0])),
                 doc_hashes[id(request.doc)],
+                siblings[request.task_name or "", request.doc_id],
             )
         )
     return found
@@ -61,12 +66,15 @@ def identify(requests: Sequence[Instance], kind: str) -> list[Identity | None]:
 def request_hash(kind: str, arguments: Sequence[Any]) -> str:
     """Digest of what is asked: the request's type and all its arguments."""
     text = json.dumps([kind, *arguments], sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _doc_hash(doc: Any) -> str:
-    """The digest that lm-eval writes into its sample log as doc_hash."""
-    return hash_string(json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False))
+    """The digest that lm-eval writes into its sample log as doc_hash; empty for a document that it cannot log."""
+    try:
+        return hash_string(json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False))
+    except (TypeError, ValueError):
+        return ""
 
 
 class TaggedPrompt(str):

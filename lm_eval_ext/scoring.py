@@ -51,6 +51,7 @@ class ScoringSession:
         self._row = -1
         self._stop = 0
         self._answered: list[_Answered] = []
+        self._batch: list[_Answered] = []
 
     def begin(self, requests: Sequence[Any]) -> range:
         """Take the token ids of the requests that the parent is about to batch; returns their places."""
@@ -79,6 +80,7 @@ class ScoringSession:
         if not answered or logits is None or not self.lm.recorder.on:
             return
         plan = self.lm.recorder.plan
+        self._batch = answered
         lengths = [len(self._asked[a.place].continuation) for a in answered]
         found: list[dict[str, Tensor]] = [{} for _ in answered]
         if "logits" in plan.capture:
@@ -133,6 +135,7 @@ class ScoringSession:
         asked = self._asked[one.place]
         identity = self.identities[one.place]
         assert identity is not None
+        self._check(one, signals)
         prompt = self._prompt(one.place)
         everything = Span(0, len(asked.continuation))
         self.lm.recorder.add(
@@ -147,6 +150,23 @@ class ScoringSession:
             truncated=len(prompt) < len(asked.context),
             signals=signals,
         )
+
+    def _check(self, one: _Answered, signals: dict[str, Tensor]) -> None:
+        """The recorded log-probabilities add up to the harness's answer, or the wrong rows were looked at.
+
+        Raises:
+            ValueError: they do not, beyond what half precision explains.
+        """
+        same_row = [a for a in self._batch if a.row == one.row]
+        lengths = {len(self._asked[a.place].continuation) for a in same_row}
+        if "logprob" not in signals or len(lengths) > 1:  # the harness itself mixes up unequal lengths of one row
+            return
+        total, answer = float(signals["logprob"].sum()), float(one.answer[0])
+        if abs(total - answer) > 0.1 * len(signals["logprob"]) + 0.05 * abs(answer):
+            raise ValueError(
+                f"log-likelihood {answer:.4f} was answered where {total:.4f} was recorded: this version of lm-eval "
+                "batches otherwise; please report it"
+            )
 
     def finish(self) -> None:
         """The last batch."""

@@ -15,6 +15,10 @@ MOST_CAUSES = 50
 """A field with more values than this among the wrong answers names documents, not causes."""
 
 
+LOWER = " (less is better)"
+"""Behind the name of a label of which lm-eval says so; its quality is turned round."""
+
+
 @dataclass(frozen=True)
 class Case:
     """Documents of one task under one verdict: scores oriented so that higher means uncertain, and what went wrong.
@@ -30,6 +34,8 @@ class Case:
     subset: str = ""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Metrics that are not in `scores`, and why."""
+    verdict: str = ""
+    """The label's own name, ``METRIC@FILTER``; `label` adds the threshold and the direction."""
 
     @property
     def title(self) -> str:
@@ -43,18 +49,23 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
     Args:
         frame: from `metrics.frame.score_frame`.
         metrics: the metrics of the frame; neutral ones and those without a single score in a task go to `absent`.
-        threshold: makes a graded label binary: right at or above it.
+        threshold: makes a graded label binary: right at or above it, or at or below it where less is better.
     """
     found = []
+    lower_is_better = {tuple(pair) for pair in frame.attrs.get("lower_is_better", ())}
     for column in [c for c in frame.columns if c.startswith("label:")]:
         for task, part in frame.loc[frame[column].notna()].groupby("task", sort=True):
             quality = np.asarray(part[column], dtype=float)
+            name = column.removeprefix("label:")
+            lower = (task, name.split("@")[0]) in lower_is_better
             binary = threshold is not None or set(np.unique(quality)) <= {0.0, 1.0}
-            wrong = (quality < (0.5 if threshold is None else threshold)) if binary else None
+            limit = 0.5 if threshold is None else threshold
+            wrong = (quality > limit if lower else quality < limit) if binary else None
+            quality = -quality if lower else quality
             scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
-            suffix = f" >= {threshold:g}" if threshold is not None else ""
-            name = column.removeprefix("label:") + suffix
-            found.append(Case(str(task), name, scores, quality, wrong, absent=absent))
+            suffix = f" {'<=' if lower else '>='} {threshold:g}" if threshold is not None else ""
+            title = name + suffix + (LOWER if lower else "")
+            found.append(Case(str(task), title, scores, quality, wrong, absent=absent, verdict=name))
     return found
 
 
@@ -101,6 +112,7 @@ def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
                 case.wrong[keep],
                 f"wrong answers with {name}={value}",
                 case.absent,
+                case.verdict,
             )
         )
     return found

@@ -16,6 +16,7 @@ from metrics.cli import format_option
 from metrics.core import Choice, choose
 from metrics.report import BASELINES, Table, auroc_table, graded_table, macro_table
 from metrics.report import show as show_table
+from metrics.score import NORMS as SCORE_NORMS
 from metrics.store import Store, is_store, open_store
 from metrics.table import render
 
@@ -60,9 +61,10 @@ def show(store: Path, verify: bool, format_: str) -> None:
         click.echo(f"{len(opened)} records, {size / 1e6:.1f} MB; signals: {', '.join(manifest['signals'])}")
         for run in manifest["runs"]:
             end = f"ended {run['ended']}" if "ended" in run else "not ended: still running, or killed"
-            click.echo(
-                f"run {run['run_id'][:8]} started {run['started']}, {end}; results: {run.get('results', 'none')}"
-            )
+            results = ", ".join(run.get("results", ["none"]))
+            click.echo(f"run {run['run_id'][:8]} started {run['started']}, {end}; results: {results}")
+            if "stopped" in run:
+                click.echo(f"  recording stopped: {run['stopped']}")
         click.echo()
     click.echo(render(rows, format_, digits=1))
     if verify:
@@ -86,12 +88,13 @@ def metrics_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @metrics_option
 @click.option("--labels", type=click.Path(path_type=Path), help="lm-eval output, or a jsonl or csv of labels.")
 @click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
+@click.option("--norm", type=click.Choice(SCORE_NORMS), default="none", help="Option of acc, acc_norm or acc_bytes.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A .csv, .jsonl or .parquet file; standard output if none.",
 )
-def score(store: Path, metrics_: str, labels: Path | None, span: str, out: Path | None) -> None:
+def score(store: Path, metrics_: str, labels: Path | None, span: str, norm: str, out: Path | None) -> None:
     """Write one row a document with its scores and labels.
 
     Example: eval-ext score hf-store/demo --metrics mean_entropy+mean_nll --out scores.parquet
@@ -99,7 +102,7 @@ def score(store: Path, metrics_: str, labels: Path | None, span: str, out: Path 
     choose(metrics_)
     if out is not None and out.suffix not in (".csv", ".jsonl", ".parquet"):
         raise click.ClickException(f"--out {out}: the ending must be .csv, .jsonl or .parquet")
-    frame = open_store(store).scores(metrics_, labels=labels, span=span)
+    frame = open_store(store).scores(metrics_, labels=labels, span=span, norm=norm)
     if out is None:
         click.echo(frame.to_csv(index=False).rstrip("\n"))
     else:
@@ -181,8 +184,7 @@ def auroc(
     store, source = _resolve(path, samples or labels)
 
     def wanted(case: Case) -> bool:
-        metric, _, rest = case.label.partition("@")
-        of = rest.split(" >= ")[0]
+        metric, _, of = case.verdict.partition("@")
         return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
 
     found = _cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
@@ -217,16 +219,16 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
         store = open_store(path)
         if given is not None:
             return store, given
-        linked = [Path(run["results"]) for run in store.manifest["runs"] if run.get("results")]
-        existing = [p for p in linked if p.is_file()]
+        existing = labels_.linked_results(store.manifest)
         if not existing:
-            where = f"its result file {linked[-1]} is gone" if linked else "it names no result file of lm-eval"
+            named = [path for run in store.manifest["runs"] for path in run.get("results", ())]
+            where = f"its result file {named[-1]} is gone" if named else "it names no result file of lm-eval"
             raise click.ClickException(
                 f"{path}: {where}, so right and wrong are not known; pass --samples OUT (lm-eval's --output_path of a "
                 "run with --log_samples) or --labels FILE"
             )
-        return store, existing[0] if len(set(existing)) == 1 else None
-    if not path.exists():
+        return store, existing[0] if len(existing) == 1 else None
+    if not path.exists() and path.suffix != ".json":
         raise click.ClickException(f"{path} does not exist; give lm-eval's --output_path or a store")
     if path.is_file() and path.suffix != ".json":
         raise click.ClickException(
@@ -281,7 +283,7 @@ def _cases(
         )
     found = []
     for case in kept:
-        norm = NORMS.get(case.label.split("@")[0], "none")
+        norm = NORMS.get(case.verdict.split("@")[0], "none")
         if norm not in frames:
             prepare(norm)
         same = by_title[norm][case.title]
@@ -301,7 +303,7 @@ def _field(frame: pd.DataFrame, case: Case, field: str) -> Sequence[Any]:
         raise click.ClickException(
             f"--errors-by {field}: the logged documents have no such field; they have {known or 'none'}"
         )
-    label = f"label:{case.label.split(' >= ')[0]}"
+    label = f"label:{case.verdict}"
     return frame.loc[(frame["task"] == case.task) & frame[label].notna(), column].tolist()
 
 
@@ -318,7 +320,8 @@ def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
         rows = [{"table": t.title, **{n: row.get(n) for n in names}} for t in tables for row in t.rows]
         text = render(rows, "csv")
     elif format_ == "json":
-        text = render([{"table": t.title, "notes": t.notes, **row} for t in tables for row in t.rows], "json")
+        rows = [{"table": t.title, "notes": t.notes, **row} for t in tables for row in t.rows or [{}]]
+        text = render(rows, "json")
     else:
         text = "\n\n".join(show_table(t, format_) for t in tables)
     if out is None:

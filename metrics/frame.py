@@ -14,6 +14,12 @@ from metrics.core import choose
 from metrics.record import Key, Record
 from metrics.score import score, units
 
+Source = str | Path | Mapping[str, Any] | None
+"""Where labels come from: a path, what `simple_evaluate` returned, or None for the results that the store names."""
+
+JUDGED = ("generate_until", "multiple_choice", "loglikelihood", "loglikelihood_rolling")
+"""Which unit of a document carries its label, where its requests are of several types: the first of these."""
+
 
 class Readable(Protocol):
     """What scoring needs of a store."""
@@ -30,13 +36,15 @@ def score_frame(
     store: Readable,
     metrics: str | Iterable[str] = "standard",
     *,
-    labels: str | Path | None = None,
+    labels: Source = None,
     span: str = "answer",
     norm: str = "none",
 ) -> pd.DataFrame:
     """See `metrics.store.Store.scores`."""
     entries = store.entries()
-    table = score(units(entries, norm=norm), choose(metrics), store.records, span=span)
+    found = find_labels(store, labels)
+    delimiters = found.settings.delimiters if found is not None else {}
+    table = score(units(entries, norm=norm, delimiters=delimiters), choose(metrics), store.records, span=span)
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
@@ -47,59 +55,65 @@ def score_frame(
     }
     frame = pd.DataFrame(columns)
     frame.attrs["unscored"] = {name: dict(reasons) for name, reasons in table.unscored.items() if reasons}
-    found = find_labels(store, labels)
     if found is not None:
         add_labels(frame, found)
     return frame
 
 
-def find_labels(store: Readable, source: str | Path | None) -> labels_.Labels | None:
-    """Labels from `source`, or from the result file that the manifest points at; None when there is neither.
+def find_labels(store: Readable, source: Source) -> labels_.Labels | None:
+    """Labels from `source`, or from the result files that the manifest points at; None when there is neither.
 
     Raises:
         FileNotFoundError: the source does not exist.
         metrics.labels.NoSamples: the source is a result without samples.
     """
+    entries = store.entries()
+    if isinstance(source, Mapping):
+        return labels_.join(labels_.read_results(source), entries, labels_.settings_in(source))
     if source is None:
-        linked = [run["results"] for run in store.manifest["runs"] if run.get("results")]
-        existing = [path for path in map(Path, linked) if path.is_file()]
-        if not existing:
-            return None
-        verdicts, lacking = [], []
-        for path in dict.fromkeys(existing):
-            try:
-                verdicts.extend(labels_.read_samples(labels_.samples_of(path)))
-            except labels_.NoSamples as problem:
-                lacking.append(str(problem))
-        for problem in lacking:
-            warnings.warn(problem, stacklevel=4)
-        if len(lacking) == len(set(existing)):
-            return None
-        return labels_.join(verdicts, store.entries())
+        return _linked_labels(store, entries)
     path = Path(source)
-    if not path.exists():
+    if not path.exists() and path.suffix != ".json":
         raise FileNotFoundError(f"{path} does not exist; give lm-eval's output folder or a jsonl or csv of labels")
     if path.is_dir() or path.suffix == ".json":
-        verdicts = labels_.read_samples(labels_.samples_of(labels_.find_results(path)))
-    elif path.name.startswith("samples_"):
-        verdicts = labels_.read_samples([path])
-    else:
-        verdicts = labels_.read_table(path)
-    return labels_.join(verdicts, store.entries())
+        results = labels_.find_results(path)
+        verdicts = labels_.read_samples(labels_.samples_of(results))
+        return labels_.join(verdicts, entries, labels_.settings_of(results))
+    if path.name.startswith("samples_"):
+        return labels_.join(labels_.read_samples([path]), entries)
+    return labels_.join(labels_.read_table(path), entries)
+
+
+def _linked_labels(store: Readable, entries: Mapping[Key, Mapping[str, Any]]) -> labels_.Labels | None:
+    verdicts, settings, lacking = [], labels_.Settings(), []
+    existing = labels_.linked_results(store.manifest)
+    for path in existing:
+        try:
+            verdicts.extend(labels_.read_samples(labels_.samples_of(path)))
+            settings = settings.merge(labels_.settings_of(path))
+        except labels_.NoSamples as problem:
+            lacking.append(str(problem))
+    for problem in lacking:
+        warnings.warn(problem, stacklevel=5)
+    return labels_.join(verdicts, entries, settings) if len(lacking) < len(existing) else None
 
 
 def add_labels(frame: pd.DataFrame, found: labels_.Labels) -> None:
     """Add a column ``label:METRIC@FILTER`` for each label, and ``doc:FIELD`` for each scalar field of the documents.
 
-    lm-eval judges a document once, on its first sample unless a filter says otherwise; further samples are unlabelled.
+    lm-eval judges a document once, on its first sample unless a filter says otherwise; further samples are unlabelled,
+    and so are a document's further requests of another type.
     """
     keys = list(zip(frame["task"], frame["doc_id"]))
-    first = frame["sample"] == 0
+    rank = frame["kind"].map({kind: i for i, kind in enumerate(JUDGED)}).fillna(len(JUDGED))
+    best = rank.groupby([frame["task"], frame["doc_id"]]).transform("min")
+    first = (frame["sample"] == 0) & (rank == best)
     for name, values in found.values.items():
         frame[f"label:{name}"] = pd.Series([values.get(k) for k in keys], dtype="float64").where(first)
     names = {field for fields in found.fields.values() for field in fields}
     for field in sorted(names):
         frame[f"doc:{field}"] = [_field(found.fields, key, field) for key in keys]
+    frame.attrs["lower_is_better"] = sorted(found.settings.lower_is_better)
     frame.attrs["unused_labels"] = dict(found.unused)
     frame.attrs["skipped_labels"] = dict(found.skipped)
 

@@ -37,8 +37,27 @@ class Verdict:
     name: LabelName
     value: float
     doc_hash: str = ""
+    prompt_hash: str = ""
+    requests: int = 0
+    """How many requests the document made, where the log says so."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The document's own scalar fields, for strata such as a cause of error."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a result file says of its tasks: metrics of which less is better, and delimiters before choices."""
+
+    lower_is_better: frozenset[tuple[str, str]] = frozenset()
+    delimiters: Mapping[str, str] = field(default_factory=dict)
+
+    def merge(self, later: Settings) -> Settings:
+        """Both, the later one where they differ."""
+        return Settings(self.lower_is_better | later.lower_is_better, {**self.delimiters, **later.delimiters})
+
+
+LOGGED_AS_LOGLIKELIHOOD = ("perplexity",)
+"""Metrics of which less is better on the whole, but whose logged value a document is a log-likelihood."""
 
 
 @dataclass
@@ -53,6 +72,7 @@ class Labels:
     fields: dict[tuple[str, int], Mapping[str, Any]]
     unused: Counter[str]
     skipped: Counter[str]
+    settings: Settings = field(default_factory=lambda: Settings())
 
 
 class NoSamples(ValueError):
@@ -107,6 +127,24 @@ def store_of(results: Path) -> dict[str, str]:
     return linked if isinstance(linked, dict) and "store" in linked else {}
 
 
+def settings_of(results: Path) -> Settings:
+    """Directions of the metrics and delimiters of the tasks, as lm-eval wrote them into a result file."""
+    return settings_in(json.loads(results.read_text(encoding="utf-8")))
+
+
+def settings_in(content: Mapping[str, Any]) -> Settings:
+    """The same from the content of a result file, or from what `simple_evaluate` returned."""
+    lower = {
+        (task, metric)
+        for task, directions in (content.get("higher_is_better") or {}).items()
+        for metric, better in (directions or {}).items()
+        if better is False and metric not in LOGGED_AS_LOGLIKELIHOOD
+    }
+    configs = content.get("configs") or {}
+    delimiters = {task: config.get("target_delimiter", " ") for task, config in configs.items()}
+    return Settings(frozenset(lower), {t: d for t, d in delimiters.items() if isinstance(d, str)})
+
+
 def samples_of(results: Path) -> list[Path]:
     """The sample files that belong to a result file, by lm-eval's common time stamp.
 
@@ -128,7 +166,24 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
-                yield from _sample(task, line, path, number)
+                try:
+                    sample = json.loads(line)
+                except ValueError as problem:
+                    raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
+                yield from _verdicts(task, sample, f"{path}, line {number}")
+
+
+def read_results(results: Mapping[str, Any]) -> Iterator[Verdict | LabelName]:
+    """Verdicts of what `lm_eval.simple_evaluate` returns.
+
+    Raises:
+        NoSamples: it was called with log_samples=False.
+    """
+    if not results.get("samples"):
+        raise NoSamples("the results hold no samples; call simple_evaluate with log_samples=True")
+    for task, samples in results["samples"].items():
+        for number, sample in enumerate(samples):
+            yield from _verdicts(task, sample, f"samples of {task}, number {number}")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -139,23 +194,24 @@ def _lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path} is not a UTF-8 text ({problem}); give lm-eval's samples, a jsonl or a csv") from None
 
 
-def _sample(task: str, line: str, path: Path, number: int) -> Iterator[Verdict | LabelName]:
+def _verdicts(task: str, sample: Any, where: str) -> Iterator[Verdict | LabelName]:
     try:
-        sample = json.loads(line)
         doc_id, metrics = int(sample["doc_id"]), list(sample.get("metrics", ()))
-    except (ValueError, KeyError, TypeError) as problem:
-        raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
+        requests = len(sample.get("arguments", ()))
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(f"{where}: not a logged sample of lm-eval ({problem})") from None
     document = sample.get("doc")
     fields = (
         {k: v for k, v in document.items() if isinstance(v, (str, int, float, bool))}
         if isinstance(document, dict)
         else {}
     )
+    hashes = sample.get("doc_hash", ""), sample.get("prompt_hash", "")
     for metric in metrics:
         name = LabelName(metric, sample.get("filter", "none"))
         value = sample.get(metric)
-        if isinstance(value, (bool, int, float)) and not isinstance(value, str):
-            yield Verdict(task, doc_id, name, float(value), sample.get("doc_hash", ""), fields)
+        if isinstance(value, (bool, int, float)):
+            yield Verdict(task, doc_id, name, float(value), *hashes, requests, fields)
         else:
             yield name
 
@@ -202,49 +258,86 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def join(verdicts: Iterable[Verdict | LabelName], entries: Mapping[Key, Mapping[str, Any]]) -> Labels:
+def join(
+    verdicts: Iterable[Verdict | LabelName],
+    entries: Mapping[Key, Mapping[str, Any]],
+    settings: Settings | None = None,
+) -> Labels:
     """Match verdicts to recorded documents.
 
     By task and document number when the document's hash agrees; otherwise by hash, where it names one document of the
-    task (with lm-eval's ``--samples`` the log and the requests number documents differently). What matches nothing is
-    counted, not dropped in silence.
+    task (with lm-eval's ``--samples`` the log and the requests number documents differently). The logged prompt has to
+    be the recorded one, and as many requests have to be recorded as the log shows. What matches nothing is counted, not
+    dropped in silence.
     """
-    hashes: dict[tuple[str, int], str] = {}
+    recorded: dict[tuple[str, int], dict[str, Any]] = {}
     by_hash: dict[tuple[str, str], set[int]] = defaultdict(set)
     for key, entry in entries.items():
-        hashes[key.task, key.doc_id] = entry["doc_hash"]
+        document = recorded.setdefault((key.task, key.doc_id), {"doc": entry["doc_hash"], "prompts": set(), "n": set()})
         by_hash[key.task, entry["doc_hash"]].add(key.doc_id)
-    tasks = {task for task, _ in hashes}
-    labels = Labels({}, {}, Counter(), Counter())
+        document["n"].add((key.kind, key.request))
+        if key.request == 0:
+            document["prompts"].add(entry["prompt_hash"])
+    tasks = {task for task, _ in recorded}
+    labels = Labels({}, {}, Counter(), Counter(), settings or Settings())
     for verdict in verdicts:
         if isinstance(verdict, LabelName):
             labels.skipped[str(verdict)] += 1
             continue
         task = verdict.task or (next(iter(tasks)) if len(tasks) == 1 else "")
-        doc_id = _document(task, verdict, hashes, by_hash)
-        if doc_id is None:
-            labels.unused[_why(task, verdict, tasks, hashes)] += 1
+        doc_id = _document(task, verdict, recorded, by_hash)
+        why = _why(task, verdict, doc_id, tasks, recorded)
+        if why:
+            labels.unused[why] += 1
         else:
+            assert doc_id is not None
             labels.values.setdefault(verdict.name, {})[task, doc_id] = verdict.value
             labels.fields[task, doc_id] = verdict.fields
     return labels
 
 
 def _document(
-    task: str, verdict: Verdict, hashes: Mapping[tuple[str, int], str], by_hash: Mapping[tuple[str, str], set[int]]
+    task: str,
+    verdict: Verdict,
+    recorded: Mapping[tuple[str, int], Mapping[str, Any]],
+    by_hash: Mapping[tuple[str, str], set[int]],
 ) -> int | None:
-    at = hashes.get((task, verdict.doc_id))
-    if at is not None and (not verdict.doc_hash or at == verdict.doc_hash):
+    at = recorded.get((task, verdict.doc_id))
+    if at is not None and (not verdict.doc_hash or at["doc"] == verdict.doc_hash):
         return verdict.doc_id
     same = by_hash.get((task, verdict.doc_hash), set()) if verdict.doc_hash else set()
     return next(iter(same)) if len(same) == 1 else None
 
 
-def _why(task: str, verdict: Verdict, tasks: set[str], hashes: Mapping[tuple[str, int], str]) -> str:
+def _why(
+    task: str,
+    verdict: Verdict,
+    doc_id: int | None,
+    tasks: set[str],
+    recorded: Mapping[tuple[str, int], Mapping[str, Any]],
+) -> str:
+    """Why a verdict cannot be used; empty when it can."""
     if not task:
         return "no task column, and the store holds several tasks"
     if task not in tasks:
         return f"task '{task}' is not in the store"
-    if (task, verdict.doc_id) in hashes:
-        return f"{task}: another document was recorded under that number"
-    return f"{task}: never reached the model (a harness cache hit), or is in no readable shard"
+    if doc_id is None:
+        if (task, verdict.doc_id) in recorded:
+            return f"{task}: another document was recorded under that number"
+        return (
+            f"{task}: never reached the model (a harness cache hit), or recording had stopped, or its shard is damaged"
+        )
+    document = recorded[task, doc_id]
+    if verdict.prompt_hash and document["prompts"] and verdict.prompt_hash not in document["prompts"]:
+        return f"{task}: recorded with another prompt (few-shot, system prompt or chat template)"
+    if len(document["n"]) < verdict.requests:
+        return f"{task}: not every option was recorded"
+    if math.isnan(verdict.value):
+        return f"{task}: the label is NaN"
+    return ""
+
+
+def linked_results(manifest: Mapping[str, Any]) -> list[Path]:
+    """The result files that a store's manifest points at and that are still there, oldest first."""
+    named = [path for run in manifest["runs"] for path in run.get("results", ())]
+    return [path for path in map(Path, dict.fromkeys(named)) if path.is_file()]

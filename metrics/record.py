@@ -18,6 +18,8 @@ class Key(NamedTuple):
     """Index of the request within its document: the option's number in multiple choice."""
     occurrence: int
     """0 for the first sample of a request, then 1, 2, ... up to the task's `repeats`."""
+    kind: str = ""
+    """lm-eval's request type: a document may ask for several, each numbered from 0. A `Record` fills it in."""
 
 
 class Span(NamedTuple):
@@ -48,12 +50,17 @@ class Record:
     request_hash: str
     """Digest of the request's arguments: `resume` serves a record only to the very same request."""
     chars: int = 0
-    """Characters of the continuation's text: the length by which lm-eval's acc_norm divides."""
+    """Characters of the continuation's text, with the delimiter that lm-eval puts before a choice."""
     bytes: int = 0
-    """UTF-8 bytes of the continuation's text."""
+    """UTF-8 bytes of the same."""
+    siblings: int = 1
+    """Requests of this type that the document had in the list handed to the model."""
     truncated: bool = False
     """Whether the prompt lost tokens on the left to fit the context."""
     signals: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.key._replace(kind=self.kind))
 
     def entry(self) -> dict[str, Any]:
         """The record without its signals, as one JSON object of the record index."""
@@ -63,6 +70,6 @@ class Record:
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any], signals: Mapping[str, Tensor]) -> Record:
         """The inverse of `entry`."""
-        rest = {k: v for k, v in entry.items() if k not in (*Key._fields, "spans")}
+        rest = {k: v for k, v in entry.items() if k == "kind" or k not in (*Key._fields, "spans")}
         spans = {k: Span(*v) for k, v in entry["spans"].items()}
         return cls(key=Key(*(entry[f] for f in Key._fields)), spans=spans, signals=signals, **rest)

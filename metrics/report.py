@@ -16,7 +16,10 @@ from metrics.stats import Estimate
 from metrics.table import render
 
 LENGTHS = ("answer_length", "prompt_length")
-"""Covariates for the strata, the first that varies."""
+"""Covariates for the strata."""
+
+FEW = 5
+"""With fewer wrong or right answers than this no paired test is made."""
 
 BASELINES = (*LENGTHS, "random")
 """What stands in every table, asked for or not."""
@@ -57,7 +60,7 @@ def auroc_table(
     """
     wrong = case.wrong
     assert wrong is not None
-    strata = next((n for n in LENGTHS if n in case.scores and np.ptp(_finite(case.scores[n])) > 0), None)
+    strata = _covariate(case)
     if not case.scores:
         rate = f"n = {len(wrong)}, {int(wrong.sum())} wrong; no metric has a score of these documents."
         return Table(case.title, [], [rate, *_absent(case)])
@@ -70,7 +73,7 @@ def auroc_table(
         estimates[name] = estimate
         row = _binary_row(name, score, wrong, estimate, case.scores[strata] if strata else None)
         row |= {"delta": math.nan, "delta_lower": math.nan, "delta_upper": math.nan, "p": math.nan}
-        if name != against:
+        if name != against and min(wrong.sum(), (~wrong).sum()) >= FEW:
             test = stats.delong_test(score, case.scores[against], wrong, level=level)
             row |= {"delta": test.difference.value, "delta_lower": test.difference.lower}
             row |= {"delta_upper": test.difference.upper, "p": test.p}
@@ -78,13 +81,15 @@ def auroc_table(
         if replicates:
             row |= _resampled(score, wrong, level, replicates, seed)
         rows.append(row)
-    same = alike(case.scores)
+    same = alike(case.scores, first=against)
     tested = {row["metric"]: row["p"] for row in rows if same[row["metric"]] == row["metric"]}
     adjusted = dict(zip(tested, stats.benjamini_hochberg(list(tested.values()))))
     for row in rows:
         row["p_bh"] = float(adjusted[same[row["metric"]]])
     rows.sort(key=lambda r: -math.inf if math.isnan(r["auroc"]) else r["auroc"], reverse=True)
-    notes = _binary_notes(wrong, estimates[against], against, strata, correlations)
+    notes = _binary_notes(
+        wrong, estimates[against], against, strata, case.scores[strata] if strata else None, correlations
+    )
     if asked and asked != against:
         notes.append(f"{asked} has no score here, so the gain is over {against}.")
     if replicates:
@@ -136,9 +141,11 @@ def _binary_notes(
     baseline: Estimate,
     against: str,
     strata: str | None,
+    lengths: np.ndarray | None,
     correlations: Sequence[float],
 ) -> list[str]:
     m, n = int(wrong.sum()), int((~wrong).sum())
+    occupied = _occupied(lengths) if lengths is not None else 0
     rate = m / max(1, m + n)
     notes = [f"n = {m + n}, {m} wrong (error rate {rate:.3f}); a random order has AUROC .5 and AP {rate:.3f}."]
     single = stats.smallest_detectable_auroc(m, n)
@@ -152,8 +159,9 @@ def _binary_notes(
             pair = stats.smallest_detectable_difference(baseline.value, m, n, correlation=typical)
             more = "" if math.isnan(pair.gap) else f", or {pair.gap:.3f} above {against} (correlation {typical:.2f})"
         notes.append(f"Smallest AUROC gap detectable here with power .8: {single.gap:.3f} from .5{more}.")
-    within = f"pairs of like {strata} only, in fifths" if strata else "lengths do not vary"
-    notes.append(f"Within length: {within}. Gain: over {against}, paired DeLong.")
+    within = f"pairs of like {strata} only, in {occupied} of five strata" if strata else "lengths hardly vary"
+    gain = "paired DeLong" if min(m, n) >= FEW else f"not tested, with fewer than {FEW} in a class"
+    notes.append(f"Within length: {within}. Gain: over {against}, {gain}.")
     notes.append("Signs are fixed in advance; picking the top row of this table is a choice made in-sample.")
     return notes
 
@@ -308,16 +316,27 @@ def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:
     return [f"Reversed here, with the whole interval below .5: {', '.join(names)}."] if names else []
 
 
-def alike(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Each score's first equal in order, ties and missing values included; a baseline is its own."""
-    first: dict[bytes, str] = {}
+def alike(scores: Mapping[str, np.ndarray], *, first: str = "") -> dict[str, str]:
+    """Each score's first equal in order, ties and missing values included; a baseline is its own.
+
+    `first` leads whatever orders as it does.
+    """
+    leader: dict[bytes, str] = {}
     found = {}
-    for name, values in scores.items():
+    for name in sorted(scores, key=lambda n: n != first):
+        values = scores[name]
         order = np.where(np.isnan(values), -1.0, rankdata(values, nan_policy="omit"))
-        found[name] = name if name in BASELINES else first.setdefault(order.tobytes(), name)
-    return found
+        found[name] = name if name in BASELINES else leader.setdefault(order.tobytes(), name)
+    return {name: found[name] for name in scores}
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    kept = values[np.isfinite(values)]
-    return kept if len(kept) else np.zeros(1)
+def _covariate(case: Case) -> str | None:
+    """The length whose strata to compare within: the first that fills three of five, else the one that fills most."""
+    filled = {n: _occupied(case.scores[n]) for n in LENGTHS if n in case.scores}
+    best = max(filled, key=lambda n: (min(filled[n], 3), -LENGTHS.index(n)), default=None)
+    return best if best is not None and filled[best] > 1 else None
+
+
+def _occupied(lengths: np.ndarray) -> int:
+    kept = lengths[~np.isnan(lengths)]
+    return len(np.unique(stats.quantile_strata(kept)))

@@ -35,6 +35,8 @@ class Unit:
     key: Key
     kind: str
     options: Mapping[str, Tensor] = field(default_factory=dict)
+    lacking: str = ""
+    """Why it cannot be scored: an option of its document was not recorded."""
 
 
 @dataclass
@@ -46,37 +48,51 @@ class ScoreTable:
     unscored: dict[str, Counter[str]]
 
 
-def units(entries: Mapping[Key, Mapping[str, Any]], *, norm: str = "none") -> list[Unit]:
+def units(
+    entries: Mapping[Key, Mapping[str, Any]], *, norm: str = "none", delimiters: Mapping[str, str] | None = None
+) -> list[Unit]:
     """Group index entries into units, in order of task, document and sample.
 
     The chosen option is the one with the largest log-likelihood, divided by its characters or bytes when `norm` says so
     (the first of equals, as lm-eval takes it). Options scored without their context, which acc_mutual_info asks for,
-    are not options.
+    are not options. A document of which an option is missing is a unit that cannot be scored.
+
+    Args:
+        entries: index entries by key.
+        norm: ``none``, ``chars`` or ``bytes``.
+        delimiters: by task, what lm-eval puts between context and choice and does not count as the choice's length; one
+            space for a task that is not given.
 
     Raises:
         ValueError: unknown `norm`.
     """
     if norm not in NORMS:
         raise ValueError(f"norm='{norm}' is not known; choose one of {', '.join(NORMS)}")
-    documents: dict[tuple[str, int, int], list[Key]] = {}
+    documents: dict[tuple[str, int, int, str], list[Key]] = {}
     for key in sorted(entries):
-        documents.setdefault((key.task, key.doc_id, key.occurrence), []).append(key)
-    return [_unit(keys, entries, norm) for keys in documents.values()]
+        documents.setdefault((key.task, key.doc_id, key.occurrence, key.kind), []).append(key)
+    given = delimiters or {}
+    return [_unit(keys, entries, norm, given.get(keys[0].task, " ")) for keys in documents.values()]
 
 
-def _unit(keys: Sequence[Key], entries: Mapping[Key, Mapping[str, Any]], norm: str) -> Unit:
+def _unit(keys: Sequence[Key], entries: Mapping[Key, Mapping[str, Any]], norm: str, delimiter: str) -> Unit:
     kind = entries[keys[0]]["kind"]
+    asked = max(entries[k].get("siblings", 1) for k in keys)
+    if [k.request for k in keys] != list(range(len(keys))) or len(keys) < asked:
+        return Unit(keys[0], kind, lacking=f"{'an option' if kind == 'loglikelihood' else 'a request'} is not recorded")
     with_context = [k for k in keys if entries[k]["prompt_hash"] != EMPTY_PROMPT]
     if kind != "loglikelihood" or len(with_context or keys) < 2:
         return Unit(keys[0], kind)
     keys = with_context or keys
     found = [entries[k] for k in keys]
     scores = torch.tensor([e["answer"][0] for e in found], dtype=torch.float64)
-    lengths = {"none": 1.0, "chars": _sizes(found, "chars"), "bytes": _sizes(found, "bytes")}
+    chars = _sizes(found, "chars") - len(delimiter)
+    bytes_ = _sizes(found, "bytes") - len(delimiter.encode())
+    lengths = {"none": 1.0, "chars": chars, "bytes": bytes_}
     options = {
         "option_loglikelihood": scores,
         "option_tokens": _sizes(found, "token_count"),
-        "option_bytes": _sizes(found, "bytes"),
+        "option_bytes": bytes_,
     }
     return Unit(keys[int((scores / lengths[norm]).argmax())], "multiple_choice", options)
 
@@ -106,7 +122,7 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
         raise ValueError(f"span='{span}' is not known; choose answer or generation")
     known = signals()
     stored = sorted({n for c in metrics for n in c.metric.needs if known[n].cost != "free"})
-    at = {unit.key: i for i, unit in enumerate(chosen)}
+    at = {unit.key: i for i, unit in enumerate(chosen) if not unit.lacking}
     table = ScoreTable(
         list(chosen), {c.id: [math.nan] * len(chosen) for c in metrics}, {c.id: Counter() for c in metrics}
     )
@@ -120,9 +136,10 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
             table.values[choice.id][row] = value
             if reason:
                 table.unscored[choice.id][reason] += 1
-    for missing in range(len(chosen) - len(seen)):  # noqa: B007
-        for choice in metrics:
-            table.unscored[choice.id]["record in a damaged shard"] += 1
+    for row, unit in enumerate(chosen):
+        if row not in seen:
+            for choice in metrics:
+                table.unscored[choice.id][unit.lacking or "record in a damaged shard"] += 1
     return table
 
 
@@ -161,5 +178,5 @@ def _one(choice: Choice, available: Mapping[str, Tensor], known: Mapping[str, Si
 
 def record_id(key: Key) -> int:
     """A 63-bit number from the record's key, the same on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    digest = hashlib.sha256("\x1f".join(map(str, key[:4])).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -87,7 +87,7 @@ class Store:
         self,
         metrics: str | Iterable[str] = "standard",
         *,
-        labels: str | Path | None = None,
+        labels: str | Path | Mapping[str, Any] | None = None,
         span: str = "answer",
         norm: str = "none",
     ) -> pd.DataFrame:
@@ -95,8 +95,8 @@ class Store:
 
         Args:
             metrics: names, ids or presets.
-            labels: lm-eval's output folder or result file, or a jsonl or csv file; by default the result file that the
-                manifest points at, and no labels when there is none.
+            labels: lm-eval's output folder or result file, what `simple_evaluate` returned, or a jsonl or csv file; by
+                default the result files that the manifest points at, and no labels when there is none.
             span: ``answer`` (the scored text) or ``generation`` (with the stop string or end of sequence).
             norm: how the model's own choice among options is taken, as lm-eval's acc (``none``), acc_norm (``chars``)
                 or acc_bytes (``bytes``) does; token metrics of multiple choice describe that option.
@@ -111,7 +111,8 @@ class Store:
 
     def link(self, results: Path, run_id: str) -> None:
         """Note in the manifest which lm-eval result file belongs to a run."""
-        update_run(self.path, run_id, results=str(results))
+        before = next((run.get("results", []) for run in self.manifest["runs"] if run["run_id"] == run_id), [])
+        update_run(self.path, run_id, results=[*before, str(results)])
         self.manifest = read_manifest(self.path)
 
     def damaged(self) -> list[str]:
@@ -196,7 +197,6 @@ class Writer:
             raise ValueError(f"store_mode={mode} is not known; choose new, resume or overwrite")
         self.path = path
         self.run_id = str(manifest["run_id"])
-        self.full = False
         self.bytes = 0
         self.written = 0
         self._rank = rank
@@ -242,7 +242,6 @@ class Writer:
         """Take a record; False when the size limit has been reached and it was not recorded."""
         size = sum(v.numel() * v.element_size() for v in record.signals.values()) + 600
         if self._max_bytes is not None and self.bytes + self._pending_bytes + size > self._max_bytes:
-            self.full = True
             return False
         self._pending.append(record)
         self._pending_bytes += size
@@ -289,6 +288,7 @@ def update_run(path: Path, run_id: str, **facts: Any) -> None:
 SAME = (
     *("model", "revision", "peft", "dtype", "max_length", "tokenizer_hash", "add_bos_token", "prefix_token"),
     *("chat_template_hash", "think_end_token", "signals", "layers", "raw_dtype", "store_text"),
+    *("generation", "host_arguments"),
 )
 """What has to agree for `resume`; a difference would mix two experiments in one store."""
 

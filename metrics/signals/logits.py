@@ -1,4 +1,4 @@
-"""What is kept of the logits: about two hundred bytes a token instead of a whole vocabulary.
+"""What is kept of the logits: about a hundred bytes a token instead of a whole vocabulary.
 
 Every function works on the last axis, so a stack of tokens of many records is as good as one record. Natural
 logarithms; float32 throughout, whatever the model's precision. A logit of minus infinity (a token the model itself

@@ -183,7 +183,7 @@ def test_without_text_neither_words_nor_ids_are_kept(make_lm, instance, words_of
     lm.recorder.close()
     store = open_store(tmp_path / "s")
     assert len(store) == 3
-    assert store.entries()["toy", 0, 0, 0]["answer"] is None
+    assert store.entries()["toy", 0, 0, 0, "generate_until"]["answer"] is None
     private = ("tokens", "prompt_tokens", "top_tokens")
     for record in store.records([*private, "logprob"]):
         assert set(record.signals) == {"logprob"}

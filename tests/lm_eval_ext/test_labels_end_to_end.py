@@ -113,7 +113,7 @@ def test_an_output_path_that_is_a_json_file(tmp_path, run_to_files, demo_model):
     arguments = {"pretrained": demo_model, "store": str(tmp_path / "s")}
     run_to_files("hf-store", arguments, ["counting_gen"], tmp_path / "out" / "mine.json", limit=4, batch_size=4)
     store = open_store(tmp_path / "s")
-    assert "mine_" in store.manifest["runs"][0]["results"]
+    assert "mine_" in store.manifest["runs"][0]["results"][0]
     assert store.scores("mean_nll")[LABEL].notna().all()
 
 

@@ -159,7 +159,7 @@ def test_chat_template(tasks, make_hf, make_lm, evaluate, without_times, multitu
     results = compare(evaluate, without_times, chosen, make_hf(), ours, **options)
     store = reopened(ours)
     (one,) = (s for s in results["samples"]["few_generation"] if s["doc_id"] == 2)
-    (record,) = store.records(["prompt_tokens"], [Key("few_generation", 2, 0, 0)])
+    (record,) = store.records(["prompt_tokens"], [Key("few_generation", 2, 0, 0, "generate_until")])
     assert tokenizer.decode(record.signals["prompt_tokens"]) == " ".join(one["arguments"][0][0].split())
     assert store.manifest["chat_template_hash"]
 
@@ -240,7 +240,7 @@ def test_options_that_share_a_row_get_a_record_each(tasks, make_lm, evaluate, re
     records = {r.key: r for r in store.records(["tokens", "logprob", "entropy"])}
     assert len(records) == 28
     for doc in range(7):
-        own = [records[Key("shared", doc, i, 0)] for i in range(4)]
+        own = [records[Key("shared", doc, i, 0, "loglikelihood")] for i in range(4)]
         assert [lm.tok_decode(r.signals["tokens"]) for r in own] == ["w1", "w2", "w3", "w1 w2"]
         assert len({float(r.signals["logprob"][0]) for r in own[:3]}) == 3
         assert len({float(r.signals["entropy"][0]) for r in own[:3]}) == 1
@@ -299,7 +299,7 @@ def test_store_and_result_file_point_at_each_other(files):
     store = open_store(files / "store")
     (result,) = (files / "hf-store").rglob("results_*.json")
     (run,) = store.manifest["runs"]
-    assert run["results"] == str(result.absolute())
+    assert run["results"] == [str(result.absolute())]
     assert json.loads(result.read_text())["config"]["hf_store"] == {
         "store": str((files / "store").absolute()),
         "run_id": run["run_id"],

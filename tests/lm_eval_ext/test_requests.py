@@ -13,7 +13,7 @@ GREEDY = {"until": ["w7"], "max_gen_toks": 5, "do_sample": False}
 def test_one_object_in_the_list_several_times_counts_its_occurrences(instance):
     one, two = (instance("generate_until", ("p", GREEDY), i, repeats=3) for i in range(2))
     found = identify([one, one, one, two, two, two], "generate_until")
-    assert [i.key for i in found] == [Key("toy", d, 0, n) for d in range(2) for n in range(3)]
+    assert [i.key for i in found] == [Key("toy", d, 0, n, "generate_until") for d in range(2) for n in range(3)]
 
 
 def test_occurrences_beyond_repeats_are_padding(instance):
@@ -98,8 +98,8 @@ def test_every_request_gets_its_own_record(kind, make_lm, instance, words_of, re
     answers = getattr(lm, kind)(handed, disable_tqdm=True)
     assert len(answers) == len(handed)
     entries = reopened(lm).entries()
-    expected = [Key("toy", 0, 0, 0), Key("toy", 1, 0, 0), Key("toy", 2, 0, 0), Key("toy", 3, 0, 0), Key("toy", 3, 0, 1)]
-    assert sorted(entries) == sorted([*expected, Key("other", 0, 0, 0)])
+    expected = [Key("toy", doc, 0, n, kind) for doc, n in ((0, 0), (1, 0), (2, 0), (3, 0), (3, 1))]
+    assert sorted(entries) == sorted([*expected, Key("other", 0, 0, 0, kind)])
     for key, answer in zip(expected, answers):
         assert entries[key]["answer"] == (list(answer) if isinstance(answer, tuple) else answer)
     assert entries[expected[0]]["answer"] == entries[expected[2]]["answer"]
@@ -113,7 +113,7 @@ def test_sampled_repeats_stay_in_the_order_of_the_list(make_lm, instance, words_
     answers = lm.generate_until([one] * 5, disable_tqdm=True)
     assert len(set(answers)) > 1
     entries = reopened(lm).entries()
-    assert [entries[Key("toy", 0, 0, n)]["answer"] for n in range(5)] == answers
+    assert [entries[Key("toy", 0, 0, n, "generate_until")]["answer"] for n in range(5)] == answers
 
 
 def test_requests_are_handed_back_untouched(make_lm, instance, words_of):
@@ -135,4 +135,4 @@ def test_an_empty_text_has_no_window_and_no_record(make_lm, make_hf, instance, r
     requests = [instance("loglikelihood_rolling", (t,), i) for i, t in enumerate(["", "w1 w2", ""])]
     lm = make_lm()
     assert lm.loglikelihood_rolling(requests) == make_hf().loglikelihood_rolling(requests)
-    assert list(reopened(lm).entries()) == [Key("toy", 1, 0, 0)]
+    assert list(reopened(lm).entries()) == [Key("toy", 1, 0, 0, "loglikelihood_rolling")]

@@ -27,7 +27,7 @@ def prompts(words_of):
 
 
 def recorded(store):
-    found = {r.key: r for r in store.records((*EVERYTHING, "tokens", "prompt_tokens"))}
+    found = {r.key._replace(kind=""): r for r in store.records((*EVERYTHING, "tokens", "prompt_tokens"))}
     return dict(sorted(found.items()))
 
 

@@ -476,7 +476,7 @@ def test_a_resumed_store_is_labelled_from_all_its_runs(out, logs):
     mc = next(logs.rglob("samples_mc_*"))
     mc.rename(mc.with_name("samples_mc_2026-02-02T03-04-05.678901.jsonl"))
     manifest = json.loads((out / "store" / "manifest.json").read_text())
-    manifest["runs"].append({**manifest["runs"][0], "run_id": "r2", "results": str(second)})
+    manifest["runs"].append({**manifest["runs"][0], "run_id": "r2", "results": [str(second)]})
     (out / "store" / "manifest.json").write_text(json.dumps(manifest))
     assert {t.split(",")[0] for t in titles(ok("auroc", out / "store").stdout)} >= {"gen", "mc"}
 

@@ -4,7 +4,19 @@ import json
 
 import pytest
 
-from metrics.labels import LabelName, Verdict, find_results, join, read_samples, read_table, samples_of, store_of
+from metrics.labels import (
+    LabelName,
+    NoSamples,
+    Verdict,
+    find_results,
+    join,
+    read_results,
+    read_samples,
+    read_table,
+    samples_of,
+    settings_in,
+    store_of,
+)
 from metrics.record import Key
 
 NAME = LabelName("acc", "none")
@@ -12,7 +24,7 @@ NAME = LabelName("acc", "none")
 
 def entries(*documents, task="t"):
     """Index entries of documents, given as (number, hash)."""
-    return {Key(task, number, 0, 0): {"doc_hash": digest} for number, digest in documents}
+    return {Key(task, number, 0, 0): {"doc_hash": digest, "prompt_hash": "p"} for number, digest in documents}
 
 
 def verdict(number, value=1.0, digest="", task="t"):
@@ -131,3 +143,34 @@ def test_a_result_without_samples_says_what_to_do(tmp_path):
     (tmp_path / "samples_t_2.jsonl").write_text("")
     with pytest.raises(ValueError, match="--log_samples, or pass --labels FILE"):
         samples_of(tmp_path / "results_1.json")
+
+
+def test_another_prompt_is_not_joined():
+    found = join([Verdict("t", 0, NAME, 1.0, "d", "another")], entries((0, "d")))
+    assert not found.values
+    assert list(found.unused) == ["t: recorded with another prompt (few-shot, system prompt or chat template)"]
+
+
+def test_a_document_of_which_the_log_shows_more_requests_is_not_joined():
+    found = join([Verdict("t", 0, NAME, 1.0, "d", "p", 2)], entries((0, "d")))
+    assert not found.values
+    assert list(found.unused) == ["t: not every option was recorded"]
+
+
+def test_directions_and_delimiters_come_from_the_results():
+    found = settings_in(
+        {
+            "higher_is_better": {"a": {"error": False, "acc": True}, "b": {"perplexity": False}},
+            "configs": {"a": {"target_delimiter": ""}, "b": {}},
+        }
+    )
+    assert found.lower_is_better == {("a", "error")}  # a document's "perplexity" is logged as a log-likelihood
+    assert found.delimiters == {"a": "", "b": " "}
+
+
+def test_what_simple_evaluate_returns_is_read():
+    samples = {"t": [{"doc_id": 0, "metrics": ["acc"], "acc": 1.0, "filter": "none", "doc_hash": "d"}]}
+    found = join(read_results({"samples": samples}), entries((0, "d")))
+    assert found.values == {NAME: {("t", 0): 1.0}}
+    with pytest.raises(NoSamples, match="log_samples=True"):
+        list(read_results({"results": {}}))

@@ -155,7 +155,7 @@ def test_all_ties_are_one_half_and_said():
     table = auroc_table(one(made(**constant)))
     assert {row["auroc"] for row in table.rows} == {0.5}
     assert "All metrics: all scores are tied" in show(table, "md")
-    assert "lengths do not vary" in show(table, "md")
+    assert "lengths hardly vary" in show(table, "md")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 9])
@@ -306,3 +306,38 @@ def test_a_case_without_documents_is_a_stated_result():
     case = Case("t", "acc@none", {"mean_nll": nothing}, nothing, nothing.astype(bool))
     assert "No labelled document." in show(auroc_table(case), "md")
     assert "No labelled document." in show(graded_table(case), "md")
+
+
+def test_a_label_of_which_less_is_better_is_turned_round():
+    frame = made()
+    plain = one(frame)
+    turned = frame.copy()
+    (column,) = (c for c in frame.columns if c.startswith("label:"))
+    turned[column] = 1 - frame[column]
+    turned.attrs = {**frame.attrs, "lower_is_better": [("t", column.removeprefix("label:").split("@")[0])]}
+    case = one(turned)
+    assert case.label.endswith("(less is better)")
+    np.testing.assert_array_equal(case.wrong, plain.wrong)
+
+
+def test_one_odd_answer_does_not_make_the_length_a_covariate():
+    lengths = np.full(120, 2.0)
+    lengths[0] = 3.0
+    assert auroc_table(one(made(answer_length=lengths))).against == "prompt_length"
+
+
+def test_what_others_are_tested_against_has_a_row_of_its_own():
+    case = one(made())
+    assert case.wrong is not None
+    twice = replace(case, scores={**case.scores, "perplexity": np.exp(case.scores["mean_nll"])})
+    table = auroc_table(twice, against="perplexity")
+    assert table.alike["perplexity"] == table.alike["mean_nll"] == "perplexity"
+    assert "| perplexity " in show(table, "md") and "| mean_nll " not in show(table, "md")
+
+
+def test_no_p_value_from_four_answers():
+    quality = np.ones(120)
+    quality[:4] = 0
+    table = auroc_table(one(made(quality=quality)))
+    assert all(np.isnan(row["p"]) and np.isnan(row["p_bh"]) for row in table.rows)
+    assert any("not tested, with fewer than 5 in a class" in note for note in table.notes)

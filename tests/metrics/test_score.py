@@ -20,8 +20,8 @@ def option(i, loglikelihood, text, doc=0, prompt=PROMPT, occurrence=0):
         "kind": "loglikelihood",
         "prompt_hash": prompt,
         "answer": [loglikelihood, False],
-        "chars": len(text),
-        "bytes": len(text.encode()),
+        "chars": len(" " + text),
+        "bytes": len((" " + text).encode()),
         "token_count": len(text.split()),
     }
 
@@ -65,9 +65,9 @@ def test_a_task_whose_prompts_are_all_empty_has_options():
 
 
 def test_options_come_in_their_order():
-    entries = [option(i, -float(i), "x" * (i + 1)) for i in (11, 2, 0, 10, 1)]
+    entries = [option(i, -float(i), "x" * (i + 1)) for i in (11, 2, 0, 10, 1, *range(3, 10))]
     (unit,) = units(dict(entries))
-    assert unit.options["option_loglikelihood"].tolist() == [0.0, -1.0, -2.0, -10.0, -11.0]
+    assert unit.options["option_loglikelihood"].tolist() == [-float(i) for i in range(12)]
 
 
 def test_one_unit_a_sample_of_a_document():
@@ -160,3 +160,26 @@ def test_a_records_number_comes_from_its_key_alone():
     assert all(0 <= n < 2**63 for n in numbers)
     assert record_id(Key("a", 1, 0, 0)) == record_id(Key("a", 1, 0, 0))
     assert record_id(Key("a", 11, 0, 0)) != record_id(Key("a", 1, 10, 0))
+
+
+def test_a_document_that_lacks_an_option_is_not_scored():
+    entries = [option(i, -1.0 - i, "word") for i in range(4)]
+    for lost in range(4):
+        rest = {k: {**e, "siblings": 4} for k, e in entries if k.request != lost}
+        (unit,) = units(rest)
+        table = score([unit], choose("choice_entropy+mean_nll"), lambda names, keys: iter(()))
+        assert math.isnan(table.values["choice_entropy"][0]) and math.isnan(table.values["mean_nll"][0])
+        assert table.unscored["choice_entropy"] == {"an option is not recorded": 1}
+
+
+def test_lengths_leave_out_the_delimiter_of_the_task():
+    """With an empty delimiter the choices' own white space counts, as in lm-eval."""
+    entries = [option(0, -3.0, "no"), option(1, -7.9, "certainly")]  # recorded as " no" and " certainly"
+    (spaced,) = units(dict(entries), norm="chars")
+    (bare,) = units(dict(entries), norm="chars", delimiters={"mc": ""})
+    assert spaced.options["option_bytes"].tolist() == [2, 9]
+    assert bare.options["option_bytes"].tolist() == [3, 10]
+    assert [spaced.key.request, bare.key.request] == [
+        int(np.argmax([-3.0 / 2, -7.9 / 9])),
+        int(np.argmax([-3.0 / 3, -7.9 / 10])),
+    ]

@@ -57,7 +57,10 @@ def test_round_trip_and_lazy_columns(fill, tmp_path, monkeypatch):
         assert r.signals.keys() == {"logprob"}
         assert r.signals["logprob"].tolist() == [-r.key.doc_id] * 4
     assert asked == [("logprob",)] * 3
-    assert [r.key.doc_id for r in store.records(keys=[Key("t", 3, 0, 0), Key("t", 99, 0, 0)])] == [3]
+    assert [
+        r.key.doc_id
+        for r in store.records(keys=[Key("t", 3, 0, 0, "generate_until"), Key("t", 99, 0, 0, "generate_until")])
+    ] == [3]
     assert len(asked) == 3  # without signals no data file is opened
 
 
@@ -72,7 +75,7 @@ def test_the_later_record_counts(fill, tmp_path):
     fill([2], "resume", value=100.0)
     store = open_store(tmp_path / "s")
     assert len(store) == 4
-    (one,) = store.records(["logprob"], [Key("t", 2, 0, 0)])
+    (one,) = store.records(["logprob"], [Key("t", 2, 0, 0, "generate_until")])
     assert one.signals["logprob"].tolist() == [98.0] * 4
     assert [r["records"] for r in store.manifest["runs"]][-1] == 1
 
@@ -248,7 +251,7 @@ def test_linking_keeps_the_rest_of_the_manifest(fill, tmp_path):
     before = json.loads((tmp_path / "s" / "manifest.json").read_text())
     store.link(tmp_path / "results.json", "one")
     after = store.manifest
-    assert after["runs"][0].pop("results") == str(tmp_path / "results.json")
+    assert after["runs"][0].pop("results") == [str(tmp_path / "results.json")]
     assert after == before
 
 

@@ -69,7 +69,7 @@ def test_the_folders_exist_and_are_absolute():
 
 
 def test_importing_tasks_is_light(tmp_path):
-    heavy = ["torch", "transformers", "lm_eval", "datasets", "numpy", "metrics", "lm_eval_ext", "mteb_ext"]
+    heavy = ["torch", "transformers", "lm_eval", "datasets", "numpy", "metrics", "mteb_ext"]
     root = Path(tasks.__file__).resolve().parent.parent
     assert python(IMPORTS.format(names=heavy), cwd=tmp_path, path=root) == "[]"
 
