@@ -1,6 +1,6 @@
-"""What recording costs: hf-store against hf, alternating in one process, on a random Llama of 50 million parameters.
+"""What recording costs: hf-store against hf, alternating in one process, on a random Llama of 60 million parameters.
 
-    python benchmarks/capture.py [--repeats 7] [--device cuda] [--metrics standard] [--size 50m|1b]
+    python benchmarks/capture.py [--repeats 5] [--device cuda] [--metrics standard] [--size 60m|1b]
 
 Prints the median of the pairwise ratios of wall time with their range, the peak memory of each in a process of its own,
 and the bytes a sample takes on disk. The process-wide peak of hf includes the interpreter and the libraries.
@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lm_eval_ext.model import HFStoreLM
 
 SIZES = {
-    "50m": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "60m": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8},
     "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32},
 }
 VOCAB = 32000
@@ -85,9 +85,9 @@ def run(lm: HFLM, kind: str, asked: list[Instance]) -> float:
 def main() -> None:
     """Measure and print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", choices=SIZES, default="50m")
+    parser.add_argument("--size", choices=SIZES, default="60m")
     parser.add_argument("--metrics", default="standard")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)

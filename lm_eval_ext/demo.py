@@ -117,7 +117,7 @@ def _lesson(what: str, case: Case, table: Table) -> str:
     else:
         sight = "hardly sees them"
     test = delong_test(case.scores[metric], case.scores[length], case.wrong)
-    verdict = "length alone does as well"
+    verdict = "length alone does as well" if simple.lower > 0.5 else "not clearly better than length alone"
     if test.p < 0.05:
         verdict = "it does better than length" if test.difference.value > 0 else "length alone does better"
     return (

@@ -159,7 +159,7 @@ def _binary_notes(
             pair = stats.smallest_detectable_difference(baseline.value, m, n, correlation=typical)
             more = "" if math.isnan(pair.gap) else f", or {pair.gap:.3f} above {against} (correlation {typical:.2f})"
         notes.append(f"Smallest AUROC gap detectable here with power .8: {single.gap:.3f} from .5{more}.")
-    within = f"pairs of like {strata} only, in {occupied} of five strata" if strata else "lengths hardly vary"
+    within = f"pairs of like {strata} only, in {occupied} strata" if strata else "lengths hardly vary"
     gain = "paired DeLong" if min(m, n) >= FEW else f"not tested, with fewer than {FEW} in a class"
     notes.append(f"Within length: {within}. Gain: over {against}, {gain}.")
     notes.append("Signs are fixed in advance; picking the top row of this table is a choice made in-sample.")
