@@ -206,3 +206,51 @@ def test_with_text_both_are_kept(make_lm, instance, words_of, tmp_path):
     assert record.answer == answer
     assert record.signals["prompt_tokens"].tolist() == lm.tok_encode(secret)
     assert "tokens" in record.signals
+
+
+@pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("no memory\nleft"), ValueError("odd"), IndexError("row")])
+def test_what_fails_in_looking_ends_the_recording_alone(
+    kind, problem, make_lm, make_hf, requests, instance, words_of, monkeypatch, capsys, reopened
+):
+    if kind == "loglikelihood":
+        requests = [instance(kind, (words_of(4, i), " " + words_of(2, i)), i) for i in range(12)]
+    lm, count = make_lm(), []
+    whole = lm.recorder.writer.add
+
+    def failing(record):
+        count.append(1)
+        if len(count) == 5:
+            raise problem
+        return whole(record)
+
+    monkeypatch.setattr(lm.recorder.writer, "add", failing)
+    answers = getattr(lm, kind)(requests, disable_tqdm=True)
+    assert answers == getattr(make_hf(), kind)(requests, disable_tqdm=True)
+    assert len(lines(capsys, "recording stops here")) == 1
+    monkeypatch.undo()
+    store = reopened(lm)
+    assert len(store) == 4
+    assert "recording stops here" in store.manifest["runs"][0]["stopped"]
+
+
+def test_memory_that_runs_out_in_a_step_leaves_the_generation_alone(make_lm, make_hf, requests, monkeypatch):
+    def failing(*_a, **_k):
+        raise torch.OutOfMemoryError("no memory left")
+
+    lm = make_lm()
+    monkeypatch.setattr("lm_eval_ext.capture._reduce", failing)
+    answers = lm.generate_until(requests, disable_tqdm=True)
+    assert answers == make_hf().generate_until(requests, disable_tqdm=True)
+
+
+def test_rows_that_are_not_the_answers_rows_are_noticed(make_lm, instance, words_of, monkeypatch, capsys, reopened):
+    """As when a later lm-eval calls the seams in another order."""
+    lm = make_lm(batch_size=1)
+    requests = [instance("loglikelihood", (words_of(6, i), " " + words_of(3, i)), i) for i in range(4)]
+    monkeypatch.setattr("lm_eval_ext.scoring.ScoringSession.row", lambda self, stop: setattr(self, "_stop", stop - 2))
+    monkeypatch.setattr("lm_eval_ext.scoring.ScoringSession._row", 0, raising=False)
+    lm.loglikelihood(requests, disable_tqdm=True)
+    said = lines(capsys, "recording stops here")
+    assert len(said) == 1 and "batches otherwise" in said[0]
+    assert len(reopened(lm)) < 4

@@ -136,3 +136,15 @@ def test_an_empty_text_has_no_window_and_no_record(make_lm, make_hf, instance, r
     lm = make_lm()
     assert lm.loglikelihood_rolling(requests) == make_hf().loglikelihood_rolling(requests)
     assert list(reopened(lm).entries()) == [Key("toy", 1, 0, 0, "loglikelihood_rolling")]
+
+
+def test_a_document_may_ask_for_several_types_under_one_number(make_lm, instance, words_of, reopened):
+    """As lm-eval's squadv2 does: a generation and a log-likelihood, both numbered 0."""
+    lm = make_lm()
+    generations = [instance("generate_until", (words_of(4, i), dict(GREEDY)), i) for i in range(3)]
+    scored = [instance("loglikelihood", (words_of(4, i), " w3"), i) for i in range(3)]
+    lm.generate_until(generations, disable_tqdm=True)
+    lm.loglikelihood(scored, disable_tqdm=True)
+    store = reopened(lm)
+    assert len(store) == 6
+    assert sorted({k.kind for k in store.entries()}) == ["generate_until", "loglikelihood"]

@@ -422,3 +422,14 @@ def test_scoring_lets_go_of_a_batch_before_the_next(make_lm, instance, prompts, 
     lm.loglikelihood(scoring_requests(instance, prompts, words_of), disable_tqdm=True)
     handle.remove()
     assert alive == [0] * len(prompts)
+
+
+def test_mixed_precision_does_not_reach_the_signals(make_lm, instance, words_of, reopened):
+    """The harness's autocast surrounds the generation; entropies are float32 all the same."""
+    requests = [instance("generate_until", (words_of(5, i), {"until": [], "max_gen_toks": 6}), i) for i in range(4)]
+    lm = make_lm(mixed_precision_dtype="bfloat16", raw="logits", raw_dtype="float32")
+    lm.generate_until(requests, disable_tqdm=True)
+    for record in reopened(lm).records(["logits", "entropy", "varentropy"]):
+        p = record.signals["logits"].double().softmax(-1)
+        expected = -(p * p.log()).sum(-1)
+        torch.testing.assert_close(record.signals["entropy"].double(), expected, rtol=1e-5, atol=1e-5)
