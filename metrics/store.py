@@ -310,7 +310,9 @@ def _barely_begun(path: Path) -> bool:
 
 
 def _brief(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, (dict, list)) else str(value)
+    if isinstance(value, dict):
+        value = [k if isinstance(v, dict) else f"{k}={v}" for k, v in value.items()]
+    text = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
     return text if len(text) < 200 else text[:197] + "..."
 
 
