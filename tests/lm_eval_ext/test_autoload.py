@@ -395,8 +395,8 @@ def test_stock_mteb_knows_the_names_and_is_otherwise_unaffected(tmp_path):
     print(type(get_model_meta.MODEL_REGISTRY).__name__, file=sys.stderr)
     mteb.get_model("layer-wrapper/x")
     """.replace("\n    ", "\n")
-    stock = python("-c", code, "stock", cwd=tmp_path)
-    hooked = python("-c", code, "hook", cwd=tmp_path)
+    stock = python("-c", code, "stock", cwd=tmp_path, EVAL_EXT_AUTOLOAD="0")
+    hooked = python("-c", code, "hook", cwd=tmp_path, EVAL_EXT_AUTOLOAD="0")
     assert hooked.stdout == stock.stdout
     assert stock.stdout.split()[1] == "1"
     assert "mteb/baseline-random-encoder" in stock.stdout
