@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -26,6 +27,9 @@ FEW = 10
 """Fewer errors than this get no sentence."""
 
 SHOWN = ("first_token_entropy", "sequence_nll", "margin", "self_certainty", "boosted_prob", "prompt_length", "random")
+LAYER_TASKS = ("WordCategoryClustering", "ListCountClassification")
+"""Shipped tasks of MTEB's kind, on words and lists that the model knows."""
+
 CAUSES = {
     "unseen_member": "a word of the asked category that the model never saw in training (a knowledge gap)",
     "unseen_distractor": "a never-seen word of another category",
@@ -59,6 +63,17 @@ def run(out: Path, limit: int | None = None) -> None:
     except ImportError:
         click.echo("No figures: they need matplotlib: pip install 'eval-ext[plots]'", err=True)
     click.echo(f"All of it again, any way you like:  eval-ext auroc {out / 'lm-eval'} --errors-by cause", err=True)
+
+
+def run_layers(out: Path, sweep: click.Command) -> None:
+    """Evaluate every layer of the same model as an embedding, by the command `sweep`, and draw the scores by layer."""
+    if find_spec("mteb") is None:
+        click.echo("No layers: they need MTEB: pip install 'eval-ext[demo]'", err=True)
+        return
+    plot = ["--plot", str(out / "figures" / "layers.png")] if find_spec("matplotlib") is not None else []
+    args = ["--model", str(demo_model_folder()), "--tasks", ",".join(LAYER_TASKS), "--out", str(out / "layers"), *plot]
+    click.echo("\n$ " + shlex.join(["eval-ext", "sweep", *args]) + "\n", err=True)
+    sweep.main(args=args, prog_name="eval-ext sweep", standalone_mode=False)
 
 
 def _refuse_other(out: Path) -> None:

@@ -19,6 +19,8 @@ except ImportError:  # Windows
 class Lock:
     """An exclusive lock on a folder, held until `release` or until the process ends, however it ends.
 
+    `option` is how the user names another folder, for the message.
+
     Where the system has `flock`, the kernel lets go of it when the process dies; elsewhere (Windows) a lock that a dead
     process left behind has to be deleted by hand, as the message says.
 
@@ -26,8 +28,8 @@ class Lock:
         BlockingIOError: somebody else holds it; the message names who, since when and what to do.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, option: str = "store=DIR") -> None:
+        self.path, self._option = path, option
         if fcntl is None:
             self._file = self._create()
         else:
@@ -62,7 +64,7 @@ class Lock:
         except (OSError, ValueError, KeyError, TypeError):
             who = "another process"
         return BlockingIOError(
-            f"{self.path.parent} is being written by {who}; wait for it to end, or give another store=DIR "
+            f"{self.path.parent} is being written by {who}; wait for it to end, or give another {self._option} "
             f"(if it no longer runs, delete {self.path})"
         )
 

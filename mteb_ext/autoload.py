@@ -5,27 +5,27 @@ Many MTEB modules bind the registry object by `from ... import MODEL_REGISTRY`, 
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 PREFIX = "layer-wrapper"
-RESOLVER = "mteb_ext.spec"
-
-
-class UnknownLayerWrapper(KeyError):
-    """A `layer-wrapper` name that cannot be resolved. Reads as its message, without a KeyError's quotes."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+RESOLVER = "mteb_ext.meta"
+SERVER = "mteb.api.routes"
+"""MTEB's web service, which answers strangers: what they ask for is neither read nor fetched."""
 
 
 class LayerWrapperRegistry(dict[str, Any]):
     """MTEB's `MODEL_REGISTRY` plus every name that starts with `layer-wrapper`.
 
-    `in`, `[]` and `get` know such a name; the last two build its `ModelMeta` by `mteb_ext.spec.model_meta(name)`.
-    Nothing is stored: length, iteration, keys, values and items are MTEB's own, so listings and benchmarks stay
-    as they are. An entry of MTEB's own always wins.
+    `in` and `[]`, by which MTEB finds the model of a run, know such a name; `[]` builds its `ModelMeta` by
+    `mteb_ext.meta.model_meta(name)`. `get`, by which MTEB looks up the models of result folders, does not: those
+    are named after a folder that may be elsewhere, and their metadata lie beside the results. Nothing is stored:
+    length, iteration, keys, values and items are MTEB's own, so listings and benchmarks stay as they are. An entry
+    of MTEB's own always wins.
     """
 
     def __contains__(self, name: object) -> bool:
@@ -34,14 +34,8 @@ class LayerWrapperRegistry(dict[str, Any]):
     def __missing__(self, name: object) -> Any:
         if not _is_ours(name):
             raise KeyError(name)
-        return _model_meta(str(name))
-
-    def get(self, name: object, default: Any = None) -> Any:
-        """Return the entry or, for a name that is not there or cannot be resolved, `default`."""
-        try:
-            return self[name]  # pyright: ignore[reportArgumentType]
-        except KeyError:
-            return default
+        with in_one_line(ValueError, OSError):
+            return import_module(RESOLVER).model_meta(name)
 
 
 def register(implementations: ModuleType) -> None:
@@ -63,16 +57,17 @@ def register(implementations: ModuleType) -> None:
             vars(module)["MODEL_REGISTRY"] = replacement
 
 
-def _is_ours(name: object) -> bool:
-    return isinstance(name, str) and name.startswith(PREFIX)
-
-
-def _model_meta(name: str) -> Any:
+@contextmanager
+def in_one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """In MTEB's own command, end with one line and exit status 1 upon these errors; elsewhere let them pass."""
     try:
-        resolver = import_module(RESOLVER)
-    except ModuleNotFoundError as error:
-        if error.name != RESOLVER:
+        yield
+    except kinds as problem:
+        program = Path(sys.argv[0])
+        if program.stem != "mteb" and program.parts[-2:] != ("mteb", "__main__.py"):
             raise
-        message = f"model {name!r}: layer-wrapper is not part of this version of eval-ext: install a later one"
-        raise UnknownLayerWrapper(message) from None
-    return resolver.model_meta(name)
+        raise SystemExit(f"Error: {problem}") from None
+
+
+def _is_ours(name: object) -> bool:
+    return isinstance(name, str) and name.startswith(PREFIX) and SERVER not in sys.modules
