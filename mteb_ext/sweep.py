@@ -11,7 +11,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ from mteb_ext.sweep_results import Results, Unwritable
 
 AT_ONCE = 2
 """Tasks whose variants may wait to be scored at once; the bank has to hold the texts of as many."""
+
+PATIENCE = 0.5
+"""Seconds after which a wait looks for signals."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What ends a sweep, for every further unit would meet it too."""
@@ -137,7 +140,7 @@ class Sweep:
         except Unusable as problem:
             for _, handed_out in waiting:
                 for _, ended in handed_out:
-                    ended.result()
+                    _result(ended)
             self._failed(Failure(subject.name, "", "", str(problem)))
         finally:
             self.outcome.counters = self.outcome.counters.plus(source.counters)
@@ -235,7 +238,7 @@ class Sweep:
 
     def _finish(self, subject: Subject, source: Source, task: AbsTask, handed_out: HandedOut) -> None:
         """Wait for a task's variants, and evaluate here what the processes could not."""
-        again = [arm for arm, ended in handed_out if ended.result()]
+        again = [arm for arm, ended in handed_out if _result(ended)]
         loaded = self._load(subject, task) if again else None
         if loaded is None:
             return
@@ -296,6 +299,13 @@ class Sweep:
 
     def _root(self) -> Path:
         return self.config.bank or self.config.out / "bank"
+
+
+def _result(ended: Future[bool]) -> bool:
+    """Its result; a wait without an end may miss a Ctrl-C that another thread was handed."""
+    while not ended.done():
+        wait([ended], PATIENCE)
+    return ended.result()
 
 
 def _line(problem: BaseException) -> str:

@@ -37,7 +37,8 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._cache = ResultCache(folder)
+        with TemporaryDirectory() as elsewhere:  # a cache makes its folder at once, and a plan must not write
+            self._elsewhere = ResultCache(elsewhere)
         self._lock = threading.Lock()
         self._seen: dict[Path, TaskResult | None] = {}
 
@@ -61,7 +62,11 @@ class Results:
 
     def path(self, meta: ModelMeta, task: AbsTask) -> Path:
         """Where MTEB keeps the result of a task."""
-        return self._cache.get_task_result_path(task.metadata.name, meta)
+        return self._path(meta, task.metadata.name)
+
+    def _path(self, meta: ModelMeta, task: str) -> Path:
+        inside = self._elsewhere.get_task_result_path(task, meta).relative_to(self._elsewhere.cache_path)
+        return self.folder / inside
 
     def done(self, meta: ModelMeta, task: AbsTask) -> bool:
         """Whether every split and subset of a task has its scores; nothing is written, and a file is read once."""
@@ -82,7 +87,7 @@ class Results:
             Unwritable: the disk is full or the folder cannot be written.
         """
         with self._lock, self._writing(), TemporaryDirectory(prefix=SCRATCH, dir=self.folder) as scratch:
-            path = self._cache.get_task_result_path(result.task_name, meta)
+            path = self._path(meta, result.task_name)
             target = path.parent
             held = _read(path)
             if held is None and path.is_file():

@@ -1,9 +1,10 @@
 """Small tasks of several of MTEB's types, their data in memory, and tasks that go wrong in a way of their own.
 
-The texts are words of the tiny models' tokenizer (conftest.py), and the tasks share many of them. A sweep loads this file by its
-path, also in processes of its own; what a task counts or waits for goes through files in the folder `SWEEP_TASKS`.
+The texts are words of the tiny models' tokenizer (conftest.py), and the tasks share many of them. A sweep loads this
+file by its path, also in processes of its own; what a task notes goes into a file in the folder `SWEEP_TASKS`.
 """
 
+import errno
 import multiprocessing
 import os
 import time
@@ -20,7 +21,7 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
-TEXTS = [" ".join(f"w{(7 * i + 3 * j + i * j) % 40}" for j in range(2 + i % 5)) for i in range(60)]
+TEXTS = [" ".join([f"w{i % 40}", f"W{i % 7}", *(f"w{(7 * i + j * i) % 40}" for j in range(i % 5))]) for i in range(60)]
 
 
 def metadata(name, type_, main_score):
@@ -69,7 +70,9 @@ class Sts(InMemory, AbsTaskSTS):
     min_score, max_score = 0, 5
 
     def splits(self):
-        return {"test": {"sentence1": TEXTS[:30], "sentence2": TEXTS[15:45], "score": [i * 7 % 11 / 2 for i in range(30)]}}
+        return {
+            "test": {"sentence1": TEXTS[:30], "sentence2": TEXTS[15:45], "score": [i * 7 % 11 / 2 for i in range(30)]}
+        }
 
 
 class Classes(InMemory, AbsTaskClassification):
@@ -161,7 +164,7 @@ class Warns(Sts):
     def evaluate(self, model, *args, **kwargs):
         for _ in range(3):
             warnings.warn(f"it did not converge:\nlayer {model.aggregate.layers}", RuntimeWarning, stacklevel=1)
-        print("chatter")  # noqa: T201
+        print("chatter")
         return super().evaluate(model, *args, **kwargs)
 
 
@@ -188,6 +191,17 @@ class Slow(Sts):
         return super().evaluate(*args, **kwargs)
 
 
+class Full(Sts):
+    """The disk is full when a process of its own writes what it predicts."""
+
+    metadata = metadata("Full", "STS", "cosine_spearman")
+
+    def evaluate(self, *args, **kwargs):
+        if multiprocessing.parent_process() is not None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "predictions.json")
+        return super().evaluate(*args, **kwargs)
+
+
 class Draws(Sts):
     """Its score depends on every generator that an evaluator may draw from."""
 
@@ -195,5 +209,5 @@ class Draws(Sts):
 
     def evaluate(self, *args, **kwargs):
         found = super().evaluate(*args, **kwargs)
-        found["default"]["main_score"] = float(self.rng_state.random() + self.np_rng.random() + np.random.random()) / 3
+        found["default"]["main_score"] = float(self.rng_state.random() + self.np_rng.random() + np.random.random()) / 3  # noqa: NPY002
         return found

@@ -79,6 +79,7 @@ def test_layers_of_one_process_share_a_pass(command, tiny):
     assert source.counters.asked == 4 * source.counters.passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_mock_run_passes(command, tiny, kind):
     shown = command("mock-run", "-m", f"layer-wrapper/{tiny(kind)}:layer=2", "--device", "cpu").out
@@ -139,7 +140,7 @@ def test_weights_that_cannot_be_loaded_are_one_line(command, broken, words):
 def test_elsewhere_they_are_an_ordinary_error(command, broken, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["notebook"])
     model = mteb.get_model(broken)  # by the configuration alone
-    with pytest.raises(ValueError, match="^model broken: a file of its weights is cut or damaged"):
+    with pytest.raises(ValueError, match="model broken: a file of its weights is cut or damaged"):
         mteb.evaluate(model, mock_tasks.MockSTSTask(), cache=None)
 
 
