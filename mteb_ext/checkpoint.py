@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from mteb_ext.digest import folder_digest, short
 
@@ -147,7 +147,7 @@ def look(model: str, revision: str | None = None, *, trust_remote_code: bool = F
     blocks = getattr(inner, "num_hidden_layers", None)
     if not isinstance(blocks, int) or blocks < 1:
         raise ValueError(f"model {model}: its configuration ({type(config).__name__}) names no num_hidden_layers")
-    commit = getattr(config, "_commit_hash", None)
+    commit = None if local else _commit(source, revision, sentence)
     content = folder_digest(folder) if local else None
     if content and revision and not content.startswith(revision):
         raise ValueError(
@@ -197,6 +197,12 @@ def _config(
     if len(tokenizer) < len(set(tokenizer.all_special_tokens)) + 2:  # what transformers makes of no files at all
         raise ValueError(f"model {source}{at} has no tokenizer: there is no vocabulary beside its config.json")
     return config, tokenizer
+
+
+def _commit(source: str, revision: str | None, sentence: Sentence | None) -> str | None:
+    """The commit that a revision of the hub is now, as the cache of its configuration says."""
+    path = cached_file(source, "config.json", revision=revision, subfolder=sentence.subfolder if sentence else "")
+    return extract_commit_hash(path, None)
 
 
 def _limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, sentence: Sentence | None) -> int:

@@ -18,6 +18,10 @@ DOCUMENTS = ("document", "passage", "corpus")
 """The names under which sentence-transformers looks for the prompt of a document."""
 
 
+class NotFinite(ValueError):
+    """Embeddings that hold infinite values or none."""
+
+
 class LayerEncoder(AbsEncoder):
     """Embeds texts by an aggregate of layers of a `Source`; nothing is loaded before the first text it lacks.
 
@@ -57,7 +61,7 @@ class LayerEncoder(AbsEncoder):
         """Embeddings (n, d') in float32 of the texts of a loader, in their order.
 
         Raises:
-            ValueError: a text has an embedding that is not finite; the message names it.
+            NotFinite: a text has an embedding that is not finite; the message names it.
         """
         del hf_split, hf_subset
         texts = [text for batch in inputs for text in batch["text"]]
@@ -73,7 +77,7 @@ class LayerEncoder(AbsEncoder):
         )
         bad = np.flatnonzero(~np.isfinite(found).all(1))
         if len(bad):
-            raise ValueError(
+            raise NotFinite(
                 f"{len(bad)} of {len(texts)} embeddings of {self.source.request.checkpoint.name} in "
                 f"{self.source.request.dtype} are not finite, the first of the text {texts[bad[0]][:60]!r}; take "
                 "dtype=float32 or bfloat16"

@@ -18,7 +18,7 @@ from mteb_ext.autoload import in_one_line
 from mteb_ext.bank import BankError
 from mteb_ext.checkpoint import Checkpoint, Sentence, look
 from mteb_ext.digest import short
-from mteb_ext.encoder import LayerEncoder
+from mteb_ext.encoder import LayerEncoder, NotFinite
 from mteb_ext.grammar import KEYS, PREFIX
 from mteb_ext.shards import View
 from mteb_ext.source import Request, Source, Unusable, default_root, devices_of, shared_source
@@ -154,7 +154,7 @@ def load_encoder(
     with in_one_line(ValueError, BankError):
         source = shared_source(variant.request, devices_of(device), root or default_root())
     encoder = encoder_of(variant, source)
-    encoder.encode = in_one_line(Unusable, Opaque, BankError)(encoder.encode)
+    encoder.encode = in_one_line(Unusable, Opaque, NotFinite, BankError)(encoder.encode)
     return encoder
 
 

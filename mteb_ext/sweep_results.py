@@ -149,7 +149,7 @@ def _read(path: Path) -> TaskResult | None:
         return TaskResult.from_disk(path)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         reason = " ".join(str(problem).split())[:120]
-        warnings.warn(f"{path} cannot be read ({reason}); it is evaluated again", stacklevel=2)
+        warnings.warn(f"{path} cannot be read ({reason}); it is evaluated again", stacklevel=1)
         return None
 
 

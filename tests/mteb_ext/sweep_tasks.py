@@ -180,7 +180,7 @@ class Dies(Sts):
 
 
 class Slow(Sts):
-    """Takes a tenth of a second a unit, or ten seconds in a process of its own if `SWEEP_SLOW` is set."""
+    """Takes a tenth of a second a unit, or half a minute in a process of its own if `SWEEP_SLOW` is set."""
 
     metadata = metadata("Slow", "STS", "cosine_spearman")
 
@@ -189,6 +189,15 @@ class Slow(Sts):
         note(f"slow {os.getpid()}")
         time.sleep(30 if child and os.environ.get("SWEEP_SLOW") else 0.1)
         return super().evaluate(*args, **kwargs)
+
+
+class Waits(Sts):
+    """Never comes to an end by itself."""
+
+    metadata = metadata("Waits", "STS", "cosine_spearman")
+
+    def evaluate(self, *args, **kwargs):
+        time.sleep(60)
 
 
 class Full(Sts):

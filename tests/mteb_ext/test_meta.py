@@ -129,8 +129,8 @@ def test_the_longest_names(held):
     )
     assert len(plain.experiment_name) == 92
     assert len(full.experiment_name) == 153
-    weighted = Spec("m", layers="all", aggregate="mean", prompt="p", normalize=True)
-    assert len(meta_of(resolve(weighted, deep)).experiment_name) == 190
+    mean = Spec("m", layers="all", aggregate="mean", prompt="p", normalize=True)
+    assert len(meta_of(resolve(mean, deep)).experiment_name) == len("exp_") + 16
 
 
 @pytest.mark.parametrize(

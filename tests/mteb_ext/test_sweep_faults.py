@@ -196,8 +196,12 @@ def test_folders_that_cannot_be_written(model, tmp_path, monkeypatch):
         assert last(said).startswith(f"Error: {out} cannot be written:")
         assert "give another --out DIR" in last(said)
 
-    def refuse(self, *_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+    make = Path.mkdir
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        make(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     status, _, said = run(*args, "--out", tmp_path / "closed")
