@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,11 +104,16 @@ def _evaluate(
     verbose: bool,
 ) -> bool:
     """Run the sweep, then rank; whether something failed."""
+    from tqdm import tqdm
+
     from mteb_ext.sweep import Sweep
     from mteb_ext.sweep_report import costs, summary
 
+    def tell(line: str) -> None:
+        tqdm.write(line, file=sys.stderr)  # above a progress bar, if there is one
+
     lock = results.claim()
-    run = Sweep(config, tasks, results, lambda line: click.echo(line, err=True), verbose)
+    run = Sweep(config, tasks, results, tell, progress=sys.stderr.isatty(), verbose=verbose)
     try:
         run.run(subjects, refused)
     except KeyboardInterrupt:
@@ -133,7 +139,7 @@ def _rank(out: Path, plot: Path | None) -> None:
     if not any((out / "results").rglob("experiments/*/*.json")):
         return
     try:
-        layers.main(args=[str(out), *(("--plot", str(plot)) if plot else ())], standalone_mode=False)
+        layers.main(args=[str(out), *(("--plot", str(plot), "--per-type") if plot else ())], standalone_mode=False)
     except click.ClickException as problem:
         click.echo(f"No ranking: {problem.format_message()}", err=True)
     else:

@@ -84,8 +84,10 @@ class Scored(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def score(encoder: LayerEncoder, loaded: Loaded, batch_size: int, predictions: Path | None = None) -> Scored:
-    """Evaluate by MTEB's own evaluator.
+def score(
+    encoder: LayerEncoder, loaded: Loaded, batch_size: int, predictions: Path | None = None, *, progress: bool = False
+) -> Scored:
+    """Evaluate by MTEB's own evaluator; `progress` shows a bar of the texts that go through the model.
 
     MTEB adds to a file of predictions that is there; what an evaluation that was cut off left is removed first.
     """
@@ -98,7 +100,7 @@ def score(encoder: LayerEncoder, loaded: Loaded, batch_size: int, predictions: P
             loaded.fresh(),
             co2_tracker=False,
             cache=None,
-            encode_kwargs=cast(Any, {"batch_size": batch_size, "show_progress_bar": False}),
+            encode_kwargs=cast(Any, {"batch_size": batch_size, "show_progress_bar": progress}),
             prediction_folder=predictions,
             show_progress_bar=False,
         )

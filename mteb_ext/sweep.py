@@ -23,10 +23,10 @@ from mteb_ext.bank import Bank, BankError, make_room
 from mteb_ext.items import save_gold
 from mteb_ext.meta import encoder_of
 from mteb_ext.scoring import Job, Loaded, Pool, Scored
-from mteb_ext.source import Counters, NotHeld, Source, Unusable, bank_folder, devices_of
+from mteb_ext.source import NotHeld, Source, Unusable, bank_folder, devices_of
 from mteb_ext.sweep_config import SweepConfig
 from mteb_ext.sweep_plan import Arm, Refused, Subject
-from mteb_ext.sweep_results import Results, Unwritable
+from mteb_ext.sweep_results import Failure, Outcome, Results, Unwritable
 
 AT_ONCE = 2
 """Tasks whose variants may wait to be scored at once; the bank has to hold the texts of as many."""
@@ -36,39 +36,6 @@ PATIENCE = 0.5
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What ends a sweep, for every further unit would meet it too."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A unit that was not evaluated, and why; without a task or a variant, all of them."""
-
-    checkpoint: str
-    task: str
-    variant: str
-    reason: str
-
-    @property
-    def line(self) -> str:
-        """All of it, for people."""
-        return f"{'  '.join(text for text in (self.checkpoint, self.variant, self.task) if text)}: {self.reason}"
-
-
-@dataclass
-class Outcome:
-    """What a sweep did.
-
-    Attributes:
-        done: units evaluated.
-        scoring: seconds in evaluators, summed over processes, without forward passes.
-        bank: bytes of the largest bank.
-    """
-
-    done: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    counters: Counters = field(default_factory=Counters)
-    scoring: float = 0.0
-    seconds: float = 0.0
-    bank: int = 0
 
 
 HandedOut = list[tuple[Arm, Future[bool]]]
@@ -81,6 +48,7 @@ class Sweep:
 
     Attributes:
         tell: called with a line for people whenever a unit has ended.
+        progress: show a bar of the texts that go through a model.
         verbose: let the hosts log in scoring processes.
         total: units pending when it began.
     """
@@ -89,6 +57,7 @@ class Sweep:
     tasks: Sequence[AbsTask]
     results: Results
     tell: Callable[[str], None]
+    progress: bool = False
     verbose: bool = False
     total: int = 0
     outcome: Outcome = field(default_factory=Outcome)
@@ -109,6 +78,7 @@ class Sweep:
         started = time.perf_counter()
         try:
             self.total = sum(len(self._pending(s, task)) for s in subjects for task in self.tasks)
+            self._tell_of_predictions(subjects)
             for one in refused:
                 self._failed(Failure(one.name, "", "", one.reason))
             for subject in subjects:
@@ -120,6 +90,21 @@ class Sweep:
             self._pool.close()
             self.outcome.seconds = time.perf_counter() - started
         return self.outcome
+
+    def _tell_of_predictions(self, subjects: Sequence[Subject]) -> None:
+        lacking = self.config.save_predictions and sum(
+            self.results.done(arm.meta, task)
+            and not (self._predictions(arm) / f"{task.metadata.name}_predictions.json").is_file()
+            for subject in subjects
+            for arm in subject.arms
+            for task in self.tasks
+            if not task.is_aggregate
+        )
+        if lacking:
+            self.tell(
+                f"Note: {lacking} of the units that are done already have no predictions; to have them of all, give "
+                "another --out DIR (and this one's bank by --bank, so that nothing is encoded again)"
+            )
 
     def _pending(self, subject: Subject, task: AbsTask) -> list[Arm]:
         return [arm for arm in subject.arms if not self.results.done(arm.meta, task)]
@@ -138,9 +123,8 @@ class Sweep:
             while waiting:
                 self._finish(subject, source, *waiting.pop(0))
         except Unusable as problem:
-            for _, handed_out in waiting:
-                for _, ended in handed_out:
-                    _result(ended)
+            for ended in [ended for _, handed_out in waiting for _, ended in handed_out]:
+                _result(ended)
             self._failed(Failure(subject.name, "", "", str(problem)))
         finally:
             self.outcome.counters = self.outcome.counters.plus(source.counters)
@@ -185,7 +169,9 @@ class Sweep:
         encoder.mteb_model_meta = arm.meta
         before = source.counters.seconds
         try:
-            scored = scoring.score(encoder, loaded, self.config.batch_size, self._predictions(arm))
+            scored = scoring.score(
+                encoder, loaded, self.config.batch_size, self._made_predictions(arm), progress=self.progress
+            )
             encoding = source.counters.seconds - before
             self._save(subject, arm, scored._replace(seconds=scored.seconds - encoding))
         except Unusable:
@@ -203,7 +189,7 @@ class Sweep:
             arm.variant,
             self._root(),
             self.config.batch_size,
-            self._predictions(arm),
+            self._made_predictions(arm),
         )
         settled: Future[bool] = Future()
 
@@ -290,10 +276,13 @@ class Sweep:
                 f"{where}: {problem.strerror}; free space and run the same command again: nothing finished is lost"
             ) from None
 
-    def _predictions(self, arm: Arm) -> Path | None:
+    def _predictions(self, arm: Arm) -> Path:
+        return self.config.out / "predictions" / arm.meta.model_name_as_path() / str(arm.meta.revision) / arm.name
+
+    def _made_predictions(self, arm: Arm) -> Path | None:
         if not self.config.save_predictions:
             return None
-        folder = self.config.out / "predictions" / arm.meta.model_name_as_path() / str(arm.meta.revision) / arm.name
+        folder = self._predictions(arm)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from mteb.abstasks import AbsTask
 
-from mteb_ext.sweep import AT_ONCE, Outcome
+from mteb_ext.sweep import AT_ONCE
 from mteb_ext.sweep_config import SweepConfig
 from mteb_ext.sweep_plan import Refused, Subject
+from mteb_ext.sweep_results import Outcome
 
 VERSIONS = ("eval-ext", "mteb", "torch", "transformers", "numpy", "scikit-learn")
 
@@ -29,7 +30,7 @@ def headline(plan: Sequence[Mapping[str, Any]], config: SweepConfig) -> str:
         largest = max(row["bank MB"] for row in known)
         text += (
             f" About {texts:,} texts go through a model once at most, {tokens:,} tokens, {tflop:,.3g} TFLOP; the bank "
-            f"needs up to {largest:,.0f} MB for one task (limit {config.bank_limit / 1e6:,.0f} MB)."
+            f"needs up to {_size(largest)} for one task (limit {_size(config.bank_limit / 1e6)})."
         )
         if largest * AT_ONCE * 1e6 > config.bank_limit:
             text += " That is more than the bank may hold, so texts are encoded several times: raise --bank-limit."
@@ -53,7 +54,7 @@ def summary(outcome: Outcome, plan: Sequence[Mapping[str, Any]]) -> str:
     c = outcome.counters
     text = f"{_count(outcome.done, 'unit')} evaluated in {outcome.seconds:.0f} s, {before:,} were there before."
     if outcome.done:
-        again = f", {c.again:,} of them again after eviction" if c.again else ", none twice"
+        again = f", {c.again:,} of them again after eviction" if c.again else ", none twice" * bool(c.passes)
         text += (
             f" {_count(c.passes + c.again, 'text')} went through a model{again} ({c.seconds:.0f} s); "
             f"scoring took {outcome.scoring:.0f} s, summed over processes."
@@ -73,6 +74,7 @@ def costs(
         "config": asdict(config),
         "checkpoints": [subject.checkpoint.name + "@" + subject.checkpoint.revision for subject in subjects],
         "tasks": {task.metadata.name: task.metadata.revision for task in tasks},
+        "types": {task.metadata.name: task.metadata.type for task in tasks},
         "units_done": outcome.done,
         "failures": [asdict(failure) for failure in outcome.failures],
         "texts_asked": outcome.counters.asked,
@@ -84,6 +86,10 @@ def costs(
         "seconds": round(outcome.seconds, 3),
         "bank_bytes": outcome.bank,
     }
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes:,.0f} MB" if megabytes >= 10 else f"{megabytes:.2g} MB"
 
 
 def _tasks(plan: Sequence[Mapping[str, Any]]) -> int:

@@ -1,4 +1,4 @@
-"""The results of a sweep on disk: MTEB's own files, written whole or not at all, and a journal of units."""
+"""The results of a sweep on disk: MTEB's own files, whole or not at all, a journal, and what was done."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from mteb.models.model_meta import ModelMeta
 from mteb.results import TaskResult
 
 from metrics.lock import Lock
+from mteb_ext.source import Counters
 
 JOURNAL, RECORD = "sweep.jsonl", "sweep.json"
 SETTINGS = "run_settings.jsonl"
@@ -27,6 +29,39 @@ SCRATCH = ".saving-"
 
 class Unwritable(OSError):
     """The folder of results cannot be written, or the disk is full."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that was not evaluated, and why; without a task or a variant, all of them."""
+
+    checkpoint: str
+    task: str
+    variant: str
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """All of it, for people."""
+        return f"{'  '.join(text for text in (self.checkpoint, self.variant, self.task) if text)}: {self.reason}"
+
+
+@dataclass
+class Outcome:
+    """What a sweep did.
+
+    Attributes:
+        done: units evaluated.
+        scoring: seconds in evaluators, summed over processes, without forward passes.
+        bank: bytes of the largest bank.
+    """
+
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    counters: Counters = field(default_factory=Counters)
+    scoring: float = 0.0
+    seconds: float = 0.0
+    bank: int = 0
 
 
 class Results:
@@ -147,7 +182,7 @@ def _read(path: Path) -> TaskResult | None:
         return None
     try:
         return TaskResult.from_disk(path)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         reason = " ".join(str(problem).split())[:120]
         warnings.warn(f"{path} cannot be read ({reason}); it is evaluated again", stacklevel=1)
         return None

@@ -48,6 +48,7 @@ def test_a_plan_writes_nothing(model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_plan_leaves_a_damaged_result_alone(model, tmp_path):
     args = ("--model", model, "--tasks", f"{FILE}:Sts", "--layers", "3", "--out", tmp_path / "out", "--dry-run")
     from mteb_ext.sweep_config import from_mapping

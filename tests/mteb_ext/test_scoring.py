@@ -1,4 +1,4 @@
-"""Scoring one unit: fresh generators each time, predictions of this evaluation only, processes that end when told to."""
+"""Scoring one unit: fresh generators each time, predictions of this evaluation only, processes that end when told."""
 
 import copy
 import time
@@ -61,6 +61,7 @@ def test_a_task_that_was_not_copied_would_not(encoder):
 
 
 def test_the_data_is_loaded_once_and_let_go(encoder, tmp_path, monkeypatch):
+    task("Both").metadata.tasks[0].unload_data()  # the class holds it, and others have used it
     monkeypatch.setenv("SWEEP_TASKS", str(tmp_path))
     for name in ("Clusters", "Both"):
         loaded = Loaded(task(name))

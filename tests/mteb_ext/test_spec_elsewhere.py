@@ -198,7 +198,9 @@ def test_keys_of_the_name_win(working_folder, base, own, spec):
 
 def test_keys_of_the_name_win_over_the_file(working_folder):
     text = "model = 'm'\nlayers = [3, 4]\nnormalize = true\n"
-    assert from_toml(working_folder, text, "layer-wrapper:layer=5,normalize=no") == Spec("m", layer="5", normalize=False)
+    assert from_toml(working_folder, text, "layer-wrapper:layer=5,normalize=no") == Spec(
+        "m", layer="5", normalize=False
+    )
 
 
 @pytest.mark.parametrize(

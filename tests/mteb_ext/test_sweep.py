@@ -170,7 +170,7 @@ def test_poolings_norms_and_aggregates_each_once(tiny, tmp_path):
         assert text in said
     found = mains(tmp_path / "o")
     assert len(found) == 16
-    assert len(set(found.values())) == 14  # the last layer comes with its norm, so raw is final there
+    assert len(set(found.values())) == 16
     encoder = mteb.get_model(f"layer-wrapper/{model}:layers=1+3,aggregate=concat,pooling=last,norm=raw")
     [task] = resolve([f"{FILE}:Sts"])
     expected = mteb.evaluate(encoder, task, cache=None, co2_tracker=False).task_results[0].get_score()
@@ -246,3 +246,14 @@ def test_warnings_are_said_once_and_noted_and_chatter_stays_off_stdout(model, tm
     lines = [json.loads(line) for line in (tmp_path / "o" / "sweep.jsonl").read_text().splitlines()]
     assert all(line["warnings"] == ["RuntimeWarning: it did not converge"] for line in lines if line["task"] == "Warns")
     assert not any("warnings" in line for line in lines if line["task"] == "Sts")
+
+
+def test_predictions_come_with_the_gold_and_their_lack_is_said(model, tmp_path):
+    args = ("--model", model, "--layers", "1+3", "--out", tmp_path / "o", "--workers", 1)
+    assert run(*args, "--tasks", named("Sts"))[0] == 0
+    status, _, said = run(*args, "--tasks", named("Sts", "Pairs"), "--save-predictions")
+    assert status == 0
+    assert "Note: 2 of the units that are done already have no predictions" in said
+    kept = sorted(p.name for p in (tmp_path / "o" / "predictions").rglob("*.json"))
+    assert kept == ["Pairs.json", "Pairs_predictions.json", "Pairs_predictions.json"]
+    assert "no predictions" not in run(*args, "--tasks", named("Pairs"), "--save-predictions")[2]

@@ -251,7 +251,7 @@ def alive(pid):
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes under /proc")
-@pytest.mark.parametrize("how", ["kill", "interrupt"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("interrupt", marks=pytest.mark.slow)])
 def test_a_sweep_that_is_ended_from_outside(model, undisturbed, sweep, tmp_path, how):
     process = start(model, tmp_path / "out", "Sts", "Pairs", "Slow", trace=tmp_path)
     child = child_at_work(tmp_path, process.pid)

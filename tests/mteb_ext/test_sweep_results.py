@@ -107,7 +107,7 @@ def test_nothing_is_seen_of_a_result_that_could_not_be_written_whole(results, me
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(TaskResult, "to_disk", cut)
-    message = r"out cannot be written: No space left on device; free space .* nothing finished is lost"
+    message = r"out cannot be written: No space left on device; free space .*nothing finished is lost"
     with pytest.raises(Unwritable, match=message):
         results.save(result_of(task, 0.75), meta, ENCODING)
     assert held(results, meta, task) == {"en-en": 0.25}
@@ -154,7 +154,7 @@ def test_a_claim_is_exclusive_and_makes_the_folder(tmp_path):
     results = Results(tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
     lock = results.claim()
-    with pytest.raises(BlockingIOError, match="is being written by process .* give another --out DIR"):
+    with pytest.raises(BlockingIOError, match=r"is being written by process .* give another --out DIR"):
         Results(tmp_path / "a" / "b").claim()
     lock.release()
     Results(tmp_path / "a" / "b").claim().release()
