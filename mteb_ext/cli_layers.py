@@ -248,7 +248,8 @@ def _notes(found: list[Series], options: ranking.Options, items: ranking.Items |
         notes.append("'told apart' compares all layers at once, so it asks for more than an interval that leaves out 0")
     if items is not None:
         used = max(len(ranking.items_tasks(s, items)) for s in found)
-        notes.append(f"P(best), items: items drawn again within each task; {used} tasks have predictions of all layers")
+        have = "1 task has" if used == 1 else f"{used} tasks have"
+        notes.append(f"P(best), items: items drawn again within each task; {have} predictions of all layers")
     return notes
 
 

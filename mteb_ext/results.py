@@ -54,9 +54,24 @@ def read(path: str | Path) -> pd.DataFrame:
     frame = _with_depth(frame)
     unknown = frame["type"] == ""
     if unknown.any():
-        types = task_types(frame.loc[unknown, "task"].unique())
+        recorded = _recorded_types(path)
+        names = frame.loc[unknown, "task"].unique()
+        types = recorded | task_types([name for name in names if name not in recorded])
         frame.loc[unknown, "type"] = frame.loc[unknown, "task"].map(types)
     return frame.sort_values(KEY, ignore_index=True)
+
+
+def _recorded_types(path: Path) -> dict[str, str]:
+    """Types of tasks as a sweep in or above a folder has recorded them; they include tasks that MTEB does not know."""
+    found: dict[str, str] = {}
+    for home in (path, path.parent):
+        if path.is_dir() and (home / "sweep.json").is_file():
+            try:
+                runs = json.loads((home / "sweep.json").read_text(encoding="utf-8"))["runs"]
+                found |= {task: str(type_) for run in runs for task, type_ in run["types"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                warnings.warn(f"{home / 'sweep.json'} cannot be read; types of tasks are looked up", stacklevel=3)
+    return found
 
 
 def task_types(names: Iterable[str]) -> dict[str, str]:
