@@ -70,12 +70,12 @@ class Plain:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], batch: int) -> np.ndarray:
         """(n, d) in the order of the texts."""
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.limit)["input_ids"]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         out = []
         for start in range(0, len(order), batch):
-            chosen = [texts[i] for i in order[start : start + batch]]
-            options = {"padding": True, "truncation": True, "max_length": self.limit, "return_tensors": "pt"}
-            inputs = self.tokenizer(chosen, **options).to(self.device)
+            chosen = {"input_ids": [ids[i] for i in order[start : start + batch]]}
+            inputs = self.tokenizer.pad(chosen, return_tensors="pt").to(self.device)
             hidden = self.model(**inputs).last_hidden_state
             mask = inputs["attention_mask"][..., None]
             out.append(((hidden * mask).sum(1) / mask.sum(1)).float().cpu().numpy())

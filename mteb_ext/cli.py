@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -157,4 +158,6 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    """Parts between commas, but for those inside brackets, as in ``benchmark:MTEB(eng, v2)``."""
+    outside = re.compile(r"(?:[^,(\[]|\([^)]*\)|\[[^\]]*\]|[(\[])+")
+    return tuple(part.strip() for value in values for part in outside.findall(value) if part.strip())

@@ -8,6 +8,7 @@ files, so what is done is read off them, and a sweep that was killed goes on whe
 from __future__ import annotations
 
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -243,7 +244,7 @@ class Sweep:
             checkpoint=subject.name,
             task=result.task_name,
             variant=arm.name,
-            score=score,
+            score=score if math.isfinite(score) else None,
             scoring_seconds=round(seconds, 3),
             **({"warnings": heard} if heard else {}),
         )

@@ -104,12 +104,15 @@ class Results:
         return self.folder / inside
 
     def done(self, meta: ModelMeta, task: AbsTask) -> bool:
-        """Whether every split and subset of a task has its scores; nothing is written, and a file is read once."""
+        """Whether every split and subset of a task has its scores of the data as they are now.
+
+        Nothing is written, and a file is read once.
+        """
         path = self.path(meta, task)
         if path not in self._seen:
             self._seen[path] = _read(path)
         held = self._seen[path]
-        if held is None:
+        if held is None or not held.is_mergeable(task):  # scores of another revision of the data
             return False
         return bool(held.scores) if task.is_aggregate else not held.get_missing_evaluations(task)
 

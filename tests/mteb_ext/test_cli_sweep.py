@@ -178,3 +178,17 @@ def test_the_record_keeps_every_run(tmp_path):
     results.record({"a": 1})
     results.record({"a": 2})
     assert [run["a"] for run in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        (("STS12,STS13",), ("STS12", "STS13")),
+        (("benchmark:MTEB(eng, v2), STS12", "STS17[en-en]"), ("benchmark:MTEB(eng, v2)", "STS12", "STS17[en-en]")),
+        ((" a ,, b(",), ("a", "b(")),
+    ],
+)
+def test_commas_part_names_but_not_inside_brackets(written, parts):
+    from mteb_ext.cli import _split
+
+    assert _split(written) == parts

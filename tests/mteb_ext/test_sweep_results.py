@@ -165,3 +165,15 @@ def test_a_damaged_record_is_begun_anew_and_said(results):
     with pytest.warns(UserWarning, match="its earlier runs are left out"):
         results.record({"a": 1})
     assert json.loads((results.folder / "sweep.json").read_text()) == {"runs": [{"a": 1}]}
+
+
+def test_scores_of_other_data_are_not_done_and_are_replaced_whole(results, meta):
+    both = task_of("en-en", "es-es")
+    results.save(result_of(both, 0.25), meta, ENCODING)
+    path = results.path(meta, both)
+    path.write_text(path.read_text().replace(both.metadata.revision, "an-earlier-one"))
+    again, one = Results(results.folder), task_of("en-en")
+    assert not again.done(meta, both) and not again.done(meta, one)
+    again.save(result_of(one, 0.75), meta, ENCODING)
+    assert held(again, meta, one) == {"en-en": 0.75}
+    assert again.done(meta, one)
