@@ -20,7 +20,7 @@ $(VENV)/.test: $(VENV)/.base pyproject.toml
 	$(RUN) pip install -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## evaluate the small model, print the tables, save the figures
+demo: $(VENV)/.demo  ## evaluate the small model and its layers, print the tables, save the figures
 	$(VENV)/bin/eval-ext demo
 
 test: lint types imports  ## the whole check; under ten minutes
@@ -52,6 +52,7 @@ bench: $(VENV)/.test  ## minutes; prints markdown tables
 	$(VENV)/bin/python benchmarks/startup.py
 	$(VENV)/bin/python benchmarks/stats.py
 	$(VENV)/bin/python benchmarks/capture.py
+	$(VENV)/bin/python benchmarks/sweep.py
 
 clean:
 	rm -rf $(VENV) demo-output
