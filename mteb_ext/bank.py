@@ -1,9 +1,10 @@
 """The bank: pooled rows of texts, all layers of them, from one forward pass.
 
 Rows lie in memory until they fill it, then in memory-mapped shards on disk under a cap. When the cap is reached, whole
-shards go: those of other tasks first, the oldest first. Several processes may share a folder: each writes shards of its
-own under names of their own and finds those of the others; a shard that was evicted under a reader stays mapped there
-until texts are asked for that neither it nor the reader's other shards hold.
+shards go: those of other models' banks beside it first, then those of other tasks, the oldest first. Several processes
+may share a folder: each writes shards of its own under names of their own and finds those of the others; a shard that
+was evicted under a reader stays mapped there until texts are asked for that neither it nor the reader's other shards
+hold. A folder that is deleted is made again at the next write.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mteb_ext import shards
+from mteb_ext.room import KEY, BankError, make_folder, make_room, remove
 from mteb_ext.shards import Rows, Shard, View
+
+__all__ = ["Bank", "BankError", "Reduce", "make_folder", "make_room"]
 
 Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(layers, n, d) rows -> (n, d') embeddings, each text by itself."""
@@ -31,10 +35,6 @@ SHARD = 32
 """A place is the number of a shard shifted by as many bits, and the row in it."""
 
 
-class BankError(OSError):
-    """A bank's folder cannot be made or written."""
-
-
 class Bank:
     """Rows of one model under one set of options, by text.
 
@@ -43,6 +43,7 @@ class Bank:
             they fill it, in unnamed files of the temporary folder, which go with this object or its process.
         memory: bytes that may be held in memory (without a folder).
         disk: bytes that shards may take; at least the shard being written is always kept.
+        root: a folder of banks, this one among them, that `disk` is the limit of; None where it is this bank's alone.
 
     Attributes:
         evicted: digests of texts that were held and, in some view, no longer are.
@@ -51,16 +52,20 @@ class Bank:
         BankError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path | None = None, *, memory: int = 2 << 30, disk: int = 20 << 30) -> None:
-        self.folder, self.memory, self.disk = folder, memory, disk
+    def __init__(
+        self, folder: Path | None = None, *, memory: int = 2 << 30, disk: int = 20 << 30, root: Path | None = None
+    ) -> None:
+        self.folder, self.memory, self.disk, self.root = folder, memory, disk, root
         self.evicted: set[bytes] = set()
         self._shards: dict[int, Shard] = {}
         self._next = 0
         self._places: dict[View, dict[bytes, int]] = {}
         self._seen: set[Path] = set()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._key: bytes | None = None
         if folder is not None:
             make_folder(folder)
+            self._key = (folder / KEY).read_bytes() if (folder / KEY).is_file() else None
             self.refresh()
 
     def refresh(self) -> None:
@@ -188,7 +193,13 @@ class Bank:
         folder = self.folder if private is None else Path(private.name)
         assert folder is not None
         try:
-            written = shards.write(folder, shard)
+            try:
+                written = shards.write(folder, shard)
+            except FileNotFoundError:  # somebody has deleted the folder
+                self._remake(folder)
+                written = shards.write(folder, shard)
+        except BankError:
+            raise
         except OSError as problem:
             raise BankError(
                 f"the bank {folder} cannot be written: {problem.strerror or problem}; free space, lower the bank's "
@@ -199,6 +210,11 @@ class Bank:
                 written.path.unlink()  # it stays mapped, and a killed process leaves nothing
             written.path = None
         return written
+
+    def _remake(self, folder: Path) -> None:
+        make_folder(folder)
+        if folder == self.folder and self._key is not None:
+            (folder / KEY).write_bytes(self._key)
 
     def _spill(self) -> None:
         """Move everything from memory to disk, and stay there; all stays in memory if that fails."""
@@ -211,6 +227,8 @@ class Bank:
             raise
 
     def _evict(self, task: str, newest: int) -> None:
+        if self.root is not None:
+            make_room(self.root, self.disk, self.folder)
         excess = self.bytes - self.disk
         if excess <= 0:
             return
@@ -220,7 +238,7 @@ class Bank:
             shard = self._drop(number)
             excess -= shard.size
             if shard.path is not None:
-                _remove(shard.path)
+                remove(shard.path)
             if excess <= 0:
                 return
 
@@ -229,54 +247,6 @@ class Bank:
         for number, shard in list(self._shards.items()):
             if number not in needed and shard.path is not None and not shard.path.exists():
                 self._drop(number)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a bank, and those above it.
-
-    Raises:
-        BankError: it cannot be made, or a file of that name is in the way.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BankError(
-            f"the bank {folder} cannot be made: {problem.strerror}; give it another folder, as in EVAL_EXT_BANK=FOLDER"
-        ) from None
-
-
-def make_room(root: Path, cap: int, keep: Path | None) -> int:
-    """Remove the oldest shards of all banks under `root` until they take at most `cap` bytes; the bytes removed.
-
-    The bank `keep` counts and loses nothing. Only files named as shards are, in folders that have a bank's key, go.
-
-    Raises:
-        BankError: a shard cannot be removed.
-    """
-    kept = None if keep is None else keep.resolve()
-    excess, others = -cap, []
-    for path in root.glob(f"*/{shards.NAMES}"):
-        with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
-            size = path.stat().st_size
-            excess += size
-            if path.parent.resolve() != kept and (path.parent / "key.json").is_file():
-                others.append((path.name, size, path))
-    removed = 0
-    for _, size, path in sorted(others):
-        if removed >= excess:
-            break
-        _remove(path)
-        removed += size
-    return removed
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as problem:
-        raise BankError(
-            f"shard {path} cannot be removed to make room: {problem.strerror}; give the bank another folder"
-        ) from None
 
 
 def _numbers(places: NDArray[np.int64]) -> list[int]:

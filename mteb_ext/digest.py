@@ -13,7 +13,10 @@ from typing import Any
 LARGE = 64 << 20
 """Bytes from which a file's hash is remembered between runs."""
 
-TEXTUAL = {".json", ".txt", ".model", ".jinja", ".py", ".vocab", ".bpe"}
+TEXTUAL = {".json", ".txt", ".model", ".jinja", ".py", ".vocab", ".bpe", ".tiktoken"}
+
+FIRST = {"model.safetensors", "model.safetensors.index.json"}
+"""Where one of these is, PyTorch's own files of weights are not loaded."""
 
 IDLE = {"readme.txt", "license.txt", "notice.txt", "requirements.txt", "training_args.bin", "optimizer.bin"} | {
     f"{name}.json" for name in ("trainer_state", "train_results", "eval_results", "all_results", "model_meta")
@@ -35,18 +38,18 @@ def model_files(folder: Path) -> list[Path]:
     """The files that decide what the model in `folder` computes: weights, configuration, tokenizer, code.
 
     Those that lie in the folder itself, or in a folder that its modules.json names. Weights in other formats than the
-    one that is loaded (PyTorch's beside safetensors, ONNX, TensorFlow), training state and results do not count.
+    one that is loaded (PyTorch's beside model.safetensors, ONNX, TensorFlow), training state and results do not count.
     """
     named = _module_folders(folder / "modules.json")
     children = [p for p in folder.iterdir() if not p.name.startswith(".")]
     found = [p for p in children if p.is_file()]
     found += [p for child in children if child.is_dir() and child.name in named for p in child.rglob("*")]
-    safe = {p.parent for p in found if p.suffix == ".safetensors"}
+    safe = {p.parent for p in found if p.name in FIRST}
     return sorted(p for p in found if p.name.lower() not in IDLE and _counts(p, p.parent in safe) and p.is_file())
 
 
 def _counts(path: Path, safe: bool) -> bool:
-    return path.suffix in TEXTUAL or path.suffix == (".safetensors" if safe else ".bin")
+    return path.suffix in TEXTUAL or path.suffix == ".safetensors" or (path.suffix == ".bin" and not safe)
 
 
 def _module_folders(listed: Path) -> set[str]:

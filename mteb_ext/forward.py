@@ -10,6 +10,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -22,6 +23,12 @@ __all__ = ["Replica", "Runner", "embed", "load", "tokenise"]
 
 CHUNK = 50_000
 """Texts that are tokenised and sorted by length together."""
+
+CHARACTERS = 8 << 20
+"""Characters of such texts, prompts included: a tokenizer takes about 110 bytes a token, beyond the limit too."""
+
+Tokens = NDArray[np.int32]
+"""(n,), the tokens of a text."""
 
 PIECE = 64 << 20
 """Bytes of rows that are handed over at a time."""
@@ -41,11 +48,11 @@ def embed(
     Every position is yielded once; pieces are of about `PIECE` bytes.
 
     Raises:
-        ValueError: one text alone does not fit the device's memory.
+        ValueError: one text alone does not fit the device's memory, or it cannot be tokenised.
     """
     with tqdm(total=len(texts), desc="Texts", unit="text", disable=not progress or len(texts) < batch_size) as bar:
-        for start in range(0, len(texts), CHUNK):
-            ids, skip = tokenise(runner, texts[start : start + CHUNK], prompt)
+        for start, end in _chunks(texts, len(prompt)):
+            ids, skip = tokenise(runner, texts[start:end], prompt)
             order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
             batches = _batches(order, ids, batch_size, mixed=runner.replicas[0].layers.padded)
             for positions, rows in _pieces(_run_all(runner, batches, ids, skip, views)):
@@ -53,28 +60,62 @@ def embed(
                 yield [start + p for p in positions], rows
 
 
-def tokenise(runner: Runner, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], int]:
+def _chunks(texts: Sequence[str], prompt: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at most `CHUNK` texts and, but for single texts, `CHARACTERS` characters."""
+    start = held = 0
+    for i, text in enumerate(texts):
+        size = prompt + len(text)
+        if i > start and (i - start == CHUNK or held + size > CHARACTERS):
+            yield start, i
+            start, held = i, 0
+        held += size
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def tokenise(runner: Runner, texts: Sequence[str], prompt: str) -> tuple[list[Tokens], int]:
     """Token ids of every text behind the prompt, cut to the limit, and how many tokens of the prompt are not pooled.
 
     Raises:
-        ValueError: the tokenizer gives a token that the model does not know.
+        ValueError: a text is no valid Unicode, or the tokenizer gives a token that the model does not know.
     """
-    written = [prompt, *(prompt + text for text in texts)]
-    lowered = [text.lower() for text in written] if runner.lower else written
-    made = runner.tokenizer(lowered[1:], truncation=True, max_length=runner.limit, padding=False) if texts else {}
-    ids = [list(row) or [runner.blank] for row in made.get("input_ids", [])]
-    if runner.known is not None and (highest := max(map(max, ids), default=0)) >= runner.known:
+    ids = [np.asarray(row or [runner.blank], np.int32) for row in _token_ids(runner, texts, prompt)]
+    if runner.known is not None and (highest := max((int(row.max()) for row in ids), default=0)) >= runner.known:
         raise ValueError(
             f"the tokenizer gives token {highest} ({runner.tokenizer.convert_ids_to_tokens(highest)!r}), and the model "
             f"knows {runner.known} tokens; tokenizer and weights do not belong together"
         )
     if runner.include_prompt or not prompt:
         return ids, 0
-    alone = runner.tokenizer(lowered[0])["input_ids"]
+    alone = runner.tokenizer(prompt.lower() if runner.lower else prompt)["input_ids"]
     return ids, len(alone) - (bool(alone) and alone[-1] in runner.tokenizer.all_special_ids)
 
 
-def _batches(order: Sequence[int], ids: Sequence[list[int]], size: int, *, mixed: bool) -> list[list[int]]:
+def _token_ids(runner: Runner, texts: Sequence[str], prompt: str) -> Sequence[list[int]]:
+    if not texts:
+        return []
+    written = [prompt + text for text in texts]
+    lowered = [text.lower() for text in written] if runner.lower else written
+    try:
+        return runner.tokenizer(
+            lowered,
+            truncation=True,
+            max_length=runner.limit,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+    except (TypeError, UnicodeEncodeError):  # what tokenizers say of a lone surrogate
+        for text in written:
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError(
+                    f"text {text[:60]!r} holds half a character (a lone surrogate), which no tokenizer takes; mend the "
+                    "data set or the prompt"
+                ) from None
+        raise
+
+
+def _batches(order: Sequence[int], ids: Sequence[Tokens], size: int, *, mixed: bool) -> list[list[int]]:
     """Batches in the given order; of texts of one length each, if lengths may not be mixed."""
     groups = [list(order)] if mixed else [list(g) for _, g in groupby(order, key=lambda i: len(ids[i]))]
     return [group[i : i + size] for group in groups for i in range(0, len(group), size)]
@@ -102,7 +143,7 @@ def _joined(held: Sequence[Batch]) -> Batch:
 
 
 def _run_all(
-    runner: Runner, batches: Sequence[list[int]], ids: Sequence[list[int]], skip: int, views: Sequence[View]
+    runner: Runner, batches: Sequence[list[int]], ids: Sequence[Tokens], skip: int, views: Sequence[View]
 ) -> Iterator[Batch]:
     """Run the batches, on all replicas at once where there are several."""
     if len(runner.replicas) == 1:
@@ -131,9 +172,7 @@ def _run_all(
 
 
 @torch.inference_mode()
-def _run(
-    runner: Runner, replica: Replica, ids: Sequence[list[int]], skip: int, views: Sequence[View]
-) -> dict[View, Rows]:
+def _run(runner: Runner, replica: Replica, ids: Sequence[Tokens], skip: int, views: Sequence[View]) -> dict[View, Rows]:
     try:
         return _forward(replica, ids, runner.pad, skip, views)
     except torch.OutOfMemoryError:
@@ -148,9 +187,7 @@ def _run(
     return {view: np.concatenate([part[view] for part in parts], 1) for view in views}
 
 
-def _forward(
-    replica: Replica, ids: Sequence[list[int]], pad: int, skip: int, views: Sequence[View]
-) -> dict[View, Rows]:
+def _forward(replica: Replica, ids: Sequence[Tokens], pad: int, skip: int, views: Sequence[View]) -> dict[View, Rows]:
     tokens, mask = _padded(ids, pad)
     pooled = mask.clone()
     if skip:
@@ -182,12 +219,12 @@ def _forward(
     return {view: torch.stack(rows).cpu().numpy() for view, rows in found.items()}
 
 
-def _padded(ids: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+def _padded(ids: Sequence[Tokens], pad: int) -> tuple[Tensor, Tensor]:
     """Tokens and mask, padded on the right: causal models do not see it, others are told by the mask."""
     width = max(map(len, ids))
     tokens = torch.full((len(ids), width), pad)
     mask = torch.zeros(len(ids), width, dtype=torch.long)
     for row, text in enumerate(ids):
-        tokens[row, : len(text)] = torch.tensor(text)
+        tokens[row, : len(text)] = torch.from_numpy(text)
         mask[row, : len(text)] = 1
     return tokens, mask

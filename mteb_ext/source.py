@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from mteb_ext.bank import Bank, BankError, Reduce, make_folder
@@ -68,7 +69,10 @@ class Request:
         return hash(tuple(self.key().values()))  # a checkpoint's prompts are a dictionary
 
     def key(self) -> dict[str, Any]:
-        """The identity under which rows are kept, in JSON scalars."""
+        """The identity under which rows are kept, in JSON scalars.
+
+        The device and the batch size are not part of it; in half precision rows differ by them (docs/layers.md).
+        """
         held = self.checkpoint
         return {
             "rows": 1,  # raised when rows of the same request are computed otherwise
@@ -77,6 +81,9 @@ class Request:
             "config": held.digest,
             "dtype": self.dtype,
             "max_length": self.max_length,
+            "trust_remote_code": held.trust_remote_code,
+            "transformers": transformers.__version__,
+            "torch": str(torch.__version__),
         }
 
 
@@ -201,7 +208,7 @@ def shared_source(request: Request, devices: tuple[str, ...], root: Path | None)
     """The source of a request in this process; the last one used stays loaded, so that layers share its passes."""
     memory, disk = (_bytes(name, default) for name, default in LIMITS.items())
     folder = bank_folder(root, request) if root is not None else None
-    return Source(request, Bank(folder, memory=memory, disk=disk), devices)
+    return Source(request, Bank(folder, memory=memory, disk=disk, root=root), devices)
 
 
 def default_root() -> Path | None:

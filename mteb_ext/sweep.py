@@ -137,7 +137,7 @@ class Sweep:
         root, cap = self._root(), self.config.bank_limit
         folder = bank_folder(root, request)
         make_room(root, cap, folder)
-        source = Source(request, Bank(folder, disk=cap), devices_of(self.config.device))
+        source = Source(request, Bank(folder, disk=cap, root=root), devices_of(self.config.device))
         source.views.update({arm.variant.view: None for arm in subject.arms})
         return source
 

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import re
@@ -117,6 +118,9 @@ def test_the_whole_demonstration(tmp_path):
     assert re.search(r"^- All errors together: .*[.]$", done.stdout, flags=re.M)
     assert "n = 60, " in done.stdout
     figures = {p.name for p in (tmp_path / "out" / "figures").iterdir()}
-    assert "counting_gen_exact_match_none.png" in figures
+    assert {"counting_gen_exact_match_none.png", "layers.png"} <= figures
+    assert re.search(r"^Layer \d of 4 is best: ", done.stdout, flags=re.M)
+    record = json.loads((tmp_path / "out" / "layers" / "sweep.json").read_text())["runs"][-1]
+    assert record["units_done"] == 10 and record["forward_passes_again"] == 0
     again = re.search(r"(auroc .*) --errors-by cause$", done.stderr.strip(), flags=re.M)
     assert again and (tmp_path / "out" / "lm-eval").as_posix() in again[1]

@@ -188,6 +188,12 @@ def test_pooling_in_all_spellings(described, pooling, copied):
     assert said.pooling == pooling and bool(said.why_not) == (pooling is None) and said.include_prompt
 
 
+def test_a_pooling_module_without_its_file_is_refused(copied):
+    folder = sentence(copied(), {"pooling_mode": "cls"})
+    (folder / "1_Pooling/config.json").unlink()
+    refused(folder, "names the Pooling module 1_Pooling, and there is no 1_Pooling/config.json .*; complete the copy$")
+
+
 @pytest.mark.parametrize(
     "described",
     [

@@ -20,6 +20,7 @@ def folder(tmp_path):
         "config.json": "{}",
         "tokenizer.json": "{1}",
         "vocab.txt": "a",
+        "qwen.tiktoken": "YQ== 0",
         "model.safetensors": "weights",
         "pytorch_model.bin": "the same weights",
         "code.py": "x = 1",
@@ -48,7 +49,7 @@ def cache(tmp_path, monkeypatch):
 
 
 COUNT = ["config.json", "tokenizer.json", "vocab.txt", "model.safetensors", "code.py", "modules.json"]
-COUNT += ["1_Pooling/config.json", "2_Dense/pytorch_model.bin"]
+COUNT += ["qwen.tiktoken", "1_Pooling/config.json", "2_Dense/pytorch_model.bin"]
 
 
 def test_what_counts(folder):
@@ -75,6 +76,26 @@ def test_pytorch_weights_count_where_there_are_no_others(folder):
     (folder / "model.safetensors").unlink()
     before = folder_digest(folder)
     (folder / "pytorch_model.bin").write_text("changed")
+    assert folder_digest(folder) != before
+
+
+@pytest.mark.parametrize("beside", ["value_head.safetensors", "adapter_model.safetensors", "model-extra.safetensors"])
+def test_other_tensors_do_not_hide_pytorch_weights(folder, beside):
+    (folder / "model.safetensors").rename(folder / beside)
+    digests = {folder_digest(folder)}
+    for name in ("pytorch_model.bin", beside):
+        (folder / name).write_text("changed")
+        digests.add(folder_digest(folder))
+    assert len(digests) == 3
+
+
+def test_pytorch_weights_do_not_count_beside_an_index_of_safetensors(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    before = folder_digest(folder)
+    (folder / "pytorch_model.bin").write_text("changed")
+    assert folder_digest(folder) == before
+    (folder / "model-00001-of-00001.safetensors").write_text("changed")
     assert folder_digest(folder) != before
 
 

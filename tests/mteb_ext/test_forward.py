@@ -90,6 +90,30 @@ def test_chunks_and_pieces_change_nothing(runner_of, monkeypatch):
     assert not list(embed(runner_of("bert"), [], VIEWS))
 
 
+def test_long_texts_are_tokenised_few_at_a_time_and_held_in_four_bytes_a_token(runner_of, monkeypatch):
+    want, seen = rows(runner_of("bert"), TEXTS, [MEAN], prompt="w2 "), []
+
+    def counted(runner, texts, prompt):
+        seen.append([len(prompt + text) for text in texts])
+        made = tokenise(runner, texts, prompt)
+        assert {row.dtype for row in made[0]} == {np.dtype(np.int32)}
+        return made
+
+    monkeypatch.setattr(forward, "tokenise", counted)
+    monkeypatch.setattr(forward, "CHARACTERS", 20)
+    same(rows(runner_of("bert"), TEXTS, [MEAN], prompt="w2 "), want)
+    assert [len("w2 " + text) for text in TEXTS] == [size for chunk in seen for size in chunk]
+    assert len(seen) > 3 and all(sum(chunk) <= 20 or len(chunk) == 1 for chunk in seen)
+
+
+@pytest.mark.parametrize(("text", "prompt"), [("w1 \ud83d", ""), ("w1", "\udc00 "), ("w1 " * 90 + "\udfff", "")])
+def test_half_a_character_is_one_clear_line(text, prompt, runner_of):
+    with pytest.raises(ValueError, match=r"^text '.{1,90}' holds half a character \(a lone surrogate\)") as refusal:
+        rows(runner_of("bert"), ["w2", text], [MEAN], prompt=prompt)
+    assert "\n" not in str(refusal.value) and str(refusal.value).isascii()
+    assert repr((prompt + ("w2" if prompt else text))[:60]) in str(refusal.value)
+
+
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_tokenizers_padding_side_does_not_matter(kind, side, save, tmp_path, runner_of):
@@ -103,7 +127,8 @@ def test_blank_texts_keep_their_row(runner_of):
     gpt, bert = (rows(runner_of(kind), ["", " ", "w1", "<eos>", "[CLS] [SEP]"], [MEAN])[MEAN] for kind in KINDS[3::-3])
     np.testing.assert_array_equal(gpt[:, 0], gpt[:, 1])
     np.testing.assert_allclose(gpt[:, 0], gpt[:, 3], atol=1e-6)  # no token at all: the end of text stands for it
-    assert tokenise(runner_of("bert"), ["", " "], "") == ([[2, 3], [2, 3]], 0)
+    ids, skip = tokenise(runner_of("bert"), ["", " "], "")
+    assert ([row.tolist() for row in ids], skip) == ([[2, 3], [2, 3]], 0)
     np.testing.assert_array_equal(bert[:, 0], bert[:, 1])
     assert np.isfinite(gpt).all() and np.isfinite(bert).all()
 
@@ -149,7 +174,7 @@ def test_prompts_and_case_follow_sentence_transformers(pooling, lower, include, 
 def test_the_prompt_is_in_lower_case_when_it_is_counted(runner_of):
     runner = replace(runner_of("bert"), lower=True, include_prompt=False)
     ids, skip = tokenise(runner, ["W3 w4"], "W1W1 W2 ")
-    assert skip == 3 and ids == [[2, 1, 7, 8, 9, 3]]
+    assert skip == 3 and [row.tolist() for row in ids] == [[2, 1, 7, 8, 9, 3]]
 
 
 def test_a_text_cut_inside_its_prompt_is_pooled_whole(runner_of):

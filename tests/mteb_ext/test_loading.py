@@ -10,7 +10,6 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from mteb_ext import loading
 from mteb_ext.arch import Opaque
 from mteb_ext.checkpoint import look
 from mteb_ext.forward import embed, load
@@ -173,9 +172,9 @@ def test_a_model_that_hides_its_layers_is_refused(tokenizer, tmp_path):
 
 
 def test_a_model_too_large_is_one_clear_line(tiny, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
 
-    monkeypatch.setattr(loading, "_replica", full)
+    monkeypatch.setattr(transformers.AutoModelForTextEncoding, "from_pretrained", full)
     with pytest.raises(ValueError, match=r"^model tiny-bert in float32 does not fit the memory of cpu; take dtype=bfl"):
         loaded(tiny("bert"))

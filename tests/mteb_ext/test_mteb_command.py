@@ -249,6 +249,7 @@ def script(tmp_path):
 def test_the_script_resumes_a_hub_model_without_its_weights(script, tiny, tmp_path):
     hub = tmp_path / "hub/models--org--tiny"
     snapshot = shutil.copytree(tiny("bert"), hub / "snapshots" / ("c" * 40))
+    (snapshot / ".gitattributes").touch()  # what a download of the whole repository has
     (hub / "refs").mkdir()
     (hub / "refs/main").write_text("c" * 40)
     once = ("run", "-t", "MockSTSTask", "-m", "layer-wrapper/org/tiny:layer=2")

@@ -210,7 +210,8 @@ def hub(tiny, tmp_path, monkeypatch):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(commit)
         if not (repository / "snapshots" / commit).exists():
-            shutil.copytree(tiny("bert"), repository / "snapshots" / commit)
+            snapshot = shutil.copytree(tiny("bert"), repository / "snapshots" / commit)
+            (snapshot / ".gitattributes").touch()  # what a download of the whole repository has
 
 
 def test_a_model_of_the_hub_is_resolved_from_its_cache(hub):

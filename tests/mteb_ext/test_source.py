@@ -224,7 +224,14 @@ def variants(request):
     held = request.checkpoint
     yield replace(request, dtype="bfloat16")
     yield replace(request, max_length=15)
-    for changed in ({"name": "other"}, {"revision": "r2"}, {"digest": "0" * 12}, {"name": "a/b"}, {"name": "a_b"}):
+    for changed in (
+        {"name": "other"},
+        {"revision": "r2"},
+        {"digest": "0" * 12},
+        {"name": "a/b"},
+        {"name": "a_b"},
+        {"trust_remote_code": True},
+    ):
         yield replace(request, checkpoint=replace(held, **changed))
 
 
@@ -241,6 +248,53 @@ def test_every_request_has_a_folder_of_its_own_that_says_whose_it_is(request_of,
     assert bank_folder(tmp_path, elsewhere) == folders[0]
     long = replace(request_of, checkpoint=replace(request_of.checkpoint, name="x" * 255))
     assert len(bank_folder(tmp_path, long).name) < 100
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_rows_of_other_versions_are_not_served(request_of, tmp_path, monkeypatch, package):
+    before = bank_folder(tmp_path, request_of)
+    assert request_of.key()[package] == str(getattr(source_module, package).__version__)
+    monkeypatch.setattr(getattr(source_module, package), "__version__", "0.1")
+    assert bank_folder(tmp_path, request_of) != before
+
+
+OWN = """
+from transformers import BertModel
+
+class OwnBert(BertModel):
+    def __init__(self, config, **options):
+        config.hidden_act = "relu"
+        super().__init__(config, **options)
+"""
+
+
+def test_rows_of_native_code_are_not_served_for_the_models_own(save, tmp_path, passed):
+    folder = save("bert", tmp_path / "own-bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own_bert.OwnBert"}}))
+    (folder / "own_bert.py").write_text(OWN)
+    found = []
+    for trusted in (False, True):
+        asked = Request(look(str(folder), trust_remote_code=trusted), "float32", 16)
+        source = Source(asked, Bank(bank_folder(tmp_path / "bank", asked)), ("cpu",))
+        found.append(ask(source, TEXTS))
+        assert counts(source) == (len(TEXTS), 0)
+        assert type(source.runner().replicas[0].model).__name__ == ("OwnBert" if trusted else "BertModel")
+    np.testing.assert_array_equal(found[0][:, :16], found[1][:, :16])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_the_folder_of_banks_keeps_to_the_limit_as_a_whole(request_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(forward, "PIECE", 1)
+    first = shared_source(request_of, ("cpu",), tmp_path)
+    ask(first, TEXTS, batch_size=4)
+    limit = int(1.5 * first.bank.bytes)
+    monkeypatch.setenv("EVAL_EXT_BANK_DISK", str(limit))
+    second = shared_source(replace(request_of, max_length=12), ("cpu",), tmp_path)
+    ask(second, TEXTS, batch_size=4)
+    held = [sum(p.stat().st_size for p in s.bank.folder.glob("*.safetensors")) for s in (first, second)]
+    assert 0 < held[0] < held[1] == second.bank.bytes
+    assert sum(held) <= limit
 
 
 def test_a_root_that_cannot_be_one_is_one_line(request_of, tmp_path, monkeypatch):
