@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
 
-from metrics.stats.arms import FEW
 from metrics.table import FORMATS
-from mteb_ext import ranking, results
+from mteb_ext import depth, ranking, results
+from mteb_ext.item_ranking import Items
+from mteb_ext.layer_notes import FULL, depth_notes, notes_on, shared_notes
 from mteb_ext.layer_report import sentence, table
-from mteb_ext.series import Series, choose, plain, series
+from mteb_ext.series import Series, choose, common_tasks, plain, series, shared_tasks
 
 TABLES = ("overall", "type", "task", "depth", "model", "arm")
-
-FULL = 3
-"""With more series than this the report shows one row a series instead of one a layer."""
 
 LEADERS = 10
 """Rows of the ranking across series, unless asked for."""
@@ -36,6 +33,11 @@ LEADERS = 10
     type=click.Choice(TABLES),
     help="One table instead of the report: a row a layer (overall), per type, per task, by depth, a row a model, or "
     "all layers of all models in one ranking (arm).",
+)
+@click.option(
+    "--all-layers",
+    is_flag=True,
+    help="With --by type or --by task: rank all layers within each, a row a layer, not the best alone.",
 )
 @click.option(
     "--format",
@@ -69,6 +71,7 @@ def layers(
     tasks: tuple[str, ...],
     types: tuple[str, ...],
     by: str | None,
+    all_layers: bool,
     format_: str,
     top: int | None,
     plot: Path | None,
@@ -87,6 +90,8 @@ def layers(
     Example: eval-ext layers sweep-out --model '*410m' --plot layers.png
     """
     _check_endings(plot, export)
+    if all_layers and by not in ("type", "task"):
+        raise click.ClickException("--all-layers goes with --by type or --by task; --by overall has all layers")
     try:
         frame = results.read(path)
         guessed = frame.attrs["guessed_blocks"]
@@ -94,7 +99,8 @@ def layers(
         guessed = [name for name in guessed if (frame["model"] == name).any()]
         found = series(frame)
         options = ranking.Options(draws, seed, confidence, stratify)
-        text, notes = _text(path, frame, found, options, by or ("" if format_ == "md" else "overall"), format_, top)
+        by = by or ("" if format_ == "md" else "overall")
+        text, notes = _text(path, frame, found, options, by, all_layers, format_, top)
         click.echo(text)
         if guessed:
             names = ", ".join(guessed[:4]) + (" ..." if len(guessed) > 4 else "")
@@ -119,43 +125,47 @@ def _text(
     found: list[Series],
     options: ranking.Options,
     by: str,
+    all_layers: bool,
     format_: str,
     top: int | None,
 ) -> tuple[str, list[str]]:
     """The table that was asked for, or the report, and notes on how to read it."""
-    items = _items(path, options) if by in ("", "overall", "task") else None
     notes: list[str] = []
     if by == "depth":
-        return table(ranking.depth_rows(found), format_), _depth_notes(found)
+        return table(depth.depth_rows(found), format_), depth_notes(found)
     if by == "arm":
-        return table(ranking.arm_rows(found, options, _baselines(frame, found), top=top), format_), _shared_notes(found)
-    quick = by in ("type", "task", "model") or (not by and len(found) > FULL)
-    verdicts = [ranking.judge(s, options, quick=quick) for s in found]
+        return table(ranking.arm_rows(found, options, _baselines(frame, found), top=top), format_), shared_notes(found)
+    items = _items(path, options)
+    quick = by not in ("", "overall") or (not by and len(found) > FULL)
+    verdicts = [ranking.judge(s, options, items=items, quick=quick) for s in found]
     if by == "overall":
-        text = table(_overall(verdicts, options, items, top), format_)
+        text = table(_overall(verdicts, options, top), format_)
     elif by == "model":
-        text = table(ranking.model_rows(verdicts)[:top], format_)
+        text = table(ranking.model_rows(verdicts, options)[:top], format_)
+    elif all_layers:
+        rows = ranking.within_rows(verdicts, options, items, by=by)
+        text = table([row for row in rows if top is None or row.get("rank", 0) <= top], format_)
     elif by == "type":
-        text = table(ranking.type_rows(verdicts, options), format_)
+        text = table(ranking.type_rows(verdicts, options, items), format_)
     elif by == "task":
-        text = table(ranking.task_rows(verdicts, items), format_)
+        text = table(ranking.task_rows(verdicts, options, items), format_)
     else:
         text = _report(frame, verdicts, options, items, top)
         if len(found) > 1:
-            notes += _shared_notes(found)
-    return text, [*notes, *_notes(found, options, items, by)]
+            notes += shared_notes(found)
+    return text, [*notes, *notes_on(found, options, items, by)]
 
 
 def _report(
     frame: pd.DataFrame,
     verdicts: list[ranking.Verdict],
     options: ranking.Options,
-    items: ranking.Items | None,
+    items: Items | None,
     top: int | None,
 ) -> str:
     found = [v.series for v in verdicts]
     parts: list[str] = []
-    several, alike = len(found) > 1, len(found) > 1 and ranking.common_tasks(found)
+    several, alike = len(found) > 1, len(found) > 1 and common_tasks(found)
     baselines = _baselines(frame, found) if alike else {}
     leaders = ranking.arm_rows(found, options, baselines, top=max(top or LEADERS, 2)) if alike else []
     arms = sum(len(s.layers) for s in found) + len(baselines)
@@ -164,18 +174,18 @@ def _report(
     if len(found) <= FULL:
         parts += [sentence(v, options.level, name=several) for v in verdicts]
     if several:
-        parts.append("## Models\n\n" + table(ranking.model_rows(verdicts), "md"))
+        parts.append("## Models\n\n" + table(ranking.model_rows(verdicts, options), "md"))
     if alike:
         parts.append("## Layers of all models\n\n" + table(leaders[: top or LEADERS], "md"))
-        parts.append("## By depth\n\n" + table(ranking.depth_rows(found), "md"))
+        parts.append("## By depth\n\n" + table(depth.depth_rows(found), "md"))
     if len(found) > FULL:
         parts.append("## Best layer by type\n\n" + table(_best_by_type(found), "md"))
         return "\n\n".join(parts)
     for v in verdicts:
         of = f"{v.series.label}: " if several else ""
-        parts.append(f"## {of}overall\n\n" + table(_overall([v], options, items, top), "md"))
-        parts.append(f"## {of}by type\n\n" + table(ranking.type_rows([v], options), "md"))
-        parts.append(f"## {of}by task\n\n" + table(ranking.task_rows([v], items), "md"))
+        parts.append(f"## {of}overall\n\n" + table(_overall([v], options, top), "md"))
+        parts.append(f"## {of}by type\n\n" + table(ranking.type_rows([v], options, items), "md"))
+        parts.append(f"## {of}by task\n\n" + table(ranking.task_rows([v], options, items), "md"))
     return "\n\n".join(parts)
 
 
@@ -192,38 +202,37 @@ def _leader_sentence(leaders: list[ranking.Row], arms: int, tasks: tuple[str, ..
 
 
 def _best_by_type(found: list[Series]) -> list[ranking.Row]:
-    """A row a model, a column a type with its number of tasks, each cell a layer and its score."""
-    types = sorted({type_ for s in found for type_ in s.types})
-    rows = []
-    for s in found:
-        row: ranking.Row = {"model": s.label}
-        for type_ in types:
-            part = s.on([c for c, t in enumerate(s.types) if t == type_])
-            count = len(part.tasks)
-            best = f"{part.layers[part.best]}: {part.scores.mean(axis=1)[part.best]:.4f}" if count else None
-            row[type_] = best
-        rows.append(row)
+    """A row a model, a column a type with its number of tasks, each cell a layer and its mean; none without tasks."""
+    rows: list[ranking.Row] = [{"model": s.label} for s in found]
+    for type_ in sorted({type_ for s in found for type_ in s.types}):
+        parts = [s.on([c for c, t in enumerate(s.types) if t == type_]) for s in found]
+        counts = sorted({len(part.tasks) for part in parts})
+        name = f"{type_} ({'-'.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))})"
+        for row, part in zip(rows, parts):
+            best = part.best if part.tasks else None
+            row[name] = None if best is None else f"{part.layers[best]}: {part.scores[best].mean():.4f}"
     return rows
 
 
-def _overall(
-    verdicts: list[ranking.Verdict], options: ranking.Options, items: ranking.Items | None, top: int | None
-) -> list[ranking.Row]:
-    rows = ranking.overall_rows(verdicts, options, items)
+def _overall(verdicts: list[ranking.Verdict], options: ranking.Options, top: int | None) -> list[ranking.Row]:
+    rows = ranking.overall_rows(verdicts, options)
     return [row for row in rows if top is None or row.get("rank", 0) <= top]
 
 
 def _baselines(frame: pd.DataFrame, found: list[Series]) -> dict[str, np.ndarray]:
-    """Plain models that have all shared tasks."""
-    tasks = list(ranking.shared_tasks(found))
+    """Plain models that have all shared tasks, on the same subsets."""
+    tasks = [(t, *found[0].parts[found[0].tasks.index(t)]) for t in shared_tasks(found)]
     rows = {label: scores.reindex(tasks) for label, scores in plain(frame).items()}
     lacking = [label for label, row in rows.items() if row.isna().any()]
     if lacking:
-        warnings.warn(f"models without layers that lack some of {len(tasks)} tasks: {', '.join(lacking)}", stacklevel=2)
+        warnings.warn(
+            f"models without layers that lack some of {len(tasks)} tasks, or their subsets: {', '.join(lacking)}",
+            stacklevel=2,
+        )
     return {label: row.to_numpy(dtype=float) for label, row in rows.items() if label not in lacking}
 
 
-def _items(path: Path, options: ranking.Options) -> ranking.Items | None:
+def _items(path: Path, options: ranking.Options) -> Items | None:
     """Scores on resampled items where the sweep kept its predictions."""
     for home in (path, path.parent):
         if path.is_dir() and (home / "predictions").is_dir():
@@ -231,39 +240,6 @@ def _items(path: Path, options: ranking.Options) -> ranking.Items | None:
 
             return resampled(home, min(options.draws, 1000), options.seed)
     return None
-
-
-def _notes(found: list[Series], options: ranking.Options, items: ranking.Items | None, by: str) -> list[str]:
-    kind = "tasks within types" if options.stratify else "tasks"
-    notes = [
-        f"intervals and P(best): {options.draws} resamples of {kind}, seed {options.seed}; gaps are in-sample, since "
-        "the best layer is chosen on the same tasks; 'out of sample' chooses it on one resample of the tasks and "
-        "measures it on the tasks left out"
-    ]
-    if any(min(Counter(s.types).values()) < FEW for s in found) and by in ("", "type"):
-        notes.append(f"intervals over fewer than {FEW} tasks are too narrow, and over one there is none")
-    elif any(len(s.tasks) < FEW for s in found):
-        notes.append(f"fewer than {FEW} tasks: intervals over them are too narrow, and over one there is none")
-    if by == "overall" or (not by and len(found) <= FULL):
-        notes.append("'told apart' compares all layers at once, so it asks for more than an interval that leaves out 0")
-    if items is not None:
-        used = max(len(ranking.items_tasks(s, items)) for s in found)
-        have = "1 task has" if used == 1 else f"{used} tasks have"
-        notes.append(f"P(best), items: items drawn again within each task; {have} predictions of all layers")
-    return notes
-
-
-def _shared_notes(found: list[Series]) -> list[str]:
-    tasks, every = ranking.common_tasks(found), {t for s in found for t in s.tasks}
-    if not tasks:
-        return ["the models have no task in common, so they are not compared"]
-    if len(tasks) == len(every):
-        return []
-    return [f"models are compared on the {len(tasks)} of {len(every)} tasks that all have"]
-
-
-def _depth_notes(found: list[Series]) -> list[str]:
-    return [*_shared_notes(found), "depth is layer / blocks; scores between two layers are interpolated linearly"]
 
 
 def _check_endings(plot: Path | None, export: Path | None) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from metrics.plots import COLOURS
 from metrics.stats import arms as arms_
-from mteb_ext.ranking import Options, shared_tasks
-from mteb_ext.series import Series
+from mteb_ext.ranking import Options
+from mteb_ext.series import Series, shared_tasks
 
 BANDS = 2
 """With more lines than this no interval is shaded."""

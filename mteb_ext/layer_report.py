@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metrics.stats import Estimate
 from metrics.stats.arms import FEW
 from metrics.table import render
 from mteb_ext.ranking import Verdict
@@ -20,6 +21,9 @@ HEADERS = {
     "gap_middle_out_of_sample": "middle, out of sample",
     "p_best": "P(best)",
     "p_best_items": "P(best), items",
+    "gap_last_items": "over last, items",
+    "gap_middle_items": "over middle, items",
+    "behind_items": "behind best, items",
     "oracle": "oracle",
     "mark": "is",
     "depth": "depth %",
@@ -53,14 +57,13 @@ def sentence(verdict: Verdict, level: float, *, name: bool) -> str:
     if len(s.layers) < 2:
         return text + " It is the only layer that was evaluated."
     if len(s.tasks) < 2:
-        return text + " One task says nothing about others: no P(best) and no interval over tasks."
+        return text + " One task says nothing about others: no P(best) and no interval over tasks." + _items(v, level)
     kind = f"[{level:.0%} interval over tasks], in-sample"
     for what, found, out in (("last", v.last, v.last_out), ("middle", v.middle, v.middle_out)):
         if found is None or not found.value:
             continue
-        gap = f"{number(found.value, sign=True)} [{number(found.lower, sign=True)}, {number(found.upper, sign=True)}]"
         honest = f"{number(out, sign=True)} on tasks that did not choose it" if not math.isnan(out) else ""
-        text += f"\nGap to {what} {gap} {kind}" + (f"; {honest}." if honest else ".")
+        text += f"\nGap to {what} {signed(found)} {kind}" + (f"; {honest}." if honest else ".")
         kind = "in-sample"
     near = s.layers[~v.apart]
     text += f"\nP(best) = {v.p_best[v.best]:.2f}; "
@@ -75,7 +78,29 @@ def sentence(verdict: Verdict, level: float, *, name: bool) -> str:
         )
     picks = {int(s.layers[i]): v.picks[i] for i in np.argsort(-v.picks, kind="stable") if v.picks[i] > 0}
     chosen = ", ".join(f"{k} ({n:.3g} of {len(s.tasks)})" for k, n in list(picks.items())[:4])
-    return text + f"\nWith one task left out, the best is layer {chosen}."
+    return text + f"\nWith one task left out, the best is layer {chosen}." + _items(v, level)
+
+
+def _items(v: Verdict, level: float) -> str:
+    """The gaps and P(best) over items, on a line of their own."""
+    if v.items is None:
+        return ""
+    gaps = []
+    for what, row in (("last", v.series.last), ("middle", v.series.middle)):
+        if row is None or row == v.best:
+            continue
+        gap = v.items.gap(v.best, row, level)
+        gaps.append(f"gap to {what} {signed(gap)}")
+    of = f"\nItems of {_count(len(v.items.tasks), 'task')} drawn again [{level:.0%} interval over items], in-sample: "
+    share = v.items.p_best[v.best]
+    return of + ", ".join([*gaps, f"P(best) = {share:.2f}" if not math.isnan(share) else "no draw has a score"]) + "."
+
+
+def signed(gap: Estimate) -> str:
+    """A difference with its interval in brackets, if it has one."""
+    if math.isnan(gap.lower):
+        return number(gap.value, sign=True)
+    return f"{number(gap.value, sign=True)} [{number(gap.lower, sign=True)}, {number(gap.upper, sign=True)}]"
 
 
 def number(value: float, *, sign: bool = False) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,13 @@ COLUMNS = {
     "main_score": "float64",
     "seconds": "float64",
     "mteb_version": "str",
+    "dataset_revision": "str",
     "file": "str",
 }
 """The columns, in this order. Text is '' where there is none, numbers are missing."""
+
+KEY = ["model", "revision", "variant", "layer", "task"]
+"""What one score is of. A long table may leave `variant` empty and tell layers apart by `layer`."""
 
 
 def read_table(path: Path) -> Any:
@@ -98,3 +102,20 @@ def typed(rows: Iterable[Mapping[str, Any]]) -> Any:
         column = frame[name] if name in frame else pd.Series([None] * len(frame), index=frame.index, dtype="object")
         columns[name] = column.fillna("").astype(str).astype(object) if kind == "str" else column.astype(kind)
     return pd.DataFrame(columns, index=frame.index)
+
+
+def describe(row: Any) -> str:
+    """What a row is of, in words: task, model, revision, and layer or variant."""
+    layer = "" if pd.isna(row["layer"]) else f" layer {row['layer']}"
+    at = f"@{row['revision']}" if row["revision"] else ""
+    return f"{row['task']} of {row['model']}{at}{layer or ' ' + row['variant']}".rstrip()
+
+
+def listed(names: Sequence[Any], most: int = 3) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Tables that rank layers: per task, per type, overall, by model, across models, and by depth."""
+"""Tables that rank layers: per task, per type, overall, by model, and across models."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ import numpy as np
 
 from metrics.stats import Estimate, spearman
 from metrics.stats import arms as arms_
-from mteb_ext.series import Series
+from mteb_ext.item_ranking import ItemDraws, Items, item_draws
+from mteb_ext.series import Series, shared_tasks
 
 Row = dict[str, Any]
-Items = dict[str, tuple[list[tuple[str, str, str]], np.ndarray]]
-"""What `mteb_ext.items.resampled` returns: per task the arms, and (draws, arms) scores on resampled items."""
-
-GRID = tuple(range(0, 101, 10))
-"""Depths of the curves, percent of the blocks."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Verdict:
 
     `p_best`, `apart`: one a layer; `apart` is True where the layer can be told from the best, nowhere if the tasks are
     few. `*_out`: the gap on tasks that did not choose the layer; `picks`: how often each layer was chosen when one task
-    at a time was left out.
+    at a time was left out. `items`: the same layers on resampled items, where there are predictions.
     """
 
     series: Series
@@ -50,6 +46,7 @@ class Verdict:
     middle_out: float
     picks: np.ndarray
     oracle: float
+    items: ItemDraws | None = None
 
     @property
     def best(self) -> int:
@@ -57,8 +54,11 @@ class Verdict:
         return self.series.best
 
 
-def judge(series: Series, options: Options, *, quick: bool = False) -> Verdict:
-    """Find the best layer of a series and what the bootstrap over tasks says of it; `quick` leaves `apart` empty."""
+def judge(series: Series, options: Options, *, items: Items | None = None, quick: bool = False) -> Verdict:
+    """Find the best layer of a series and what the bootstraps over tasks and items say of it.
+
+    `quick` leaves `apart` empty.
+    """
     scores, best = series.scores, series.best
     counts = _counts(series, options)
     drawn = arms_.resampled_means(scores, counts)
@@ -82,60 +82,67 @@ def judge(series: Series, options: Options, *, quick: bool = False) -> Verdict:
         math.nan if middle is None else float(outside[middle]),
         arms_.leave_one_out(scores, best)[0],
         float(scores.max(axis=0).mean()),
+        item_draws(series, items),
     )
 
 
-def model_rows(verdicts: Sequence[Verdict]) -> list[Row]:
-    """One row a series: its best layer against the middle and the last, in and out of sample."""
-    return [{"model": v.series.label, "blocks": v.series.blocks, **_headline(v)} for v in verdicts]
+def model_rows(verdicts: Sequence[Verdict], options: Options) -> list[Row]:
+    """One row a series: its best layer against the middle and the last, in and out of sample, over tasks and items."""
+    with_items = any(v.items is not None for v in verdicts)
+    return [{"model": v.series.label, "blocks": v.series.blocks, **_headline(v, options, with_items)} for v in verdicts]
 
 
-def overall_rows(verdicts: Sequence[Verdict], options: Options, items: Items | None = None) -> list[Row]:
+def overall_rows(verdicts: Sequence[Verdict], options: Options) -> list[Row]:
     """One row a layer, best first within each series; then the series' aggregates.
 
     Columns: mean over tasks and over type means, Borda, z-mean, P(best), how far behind the best layer with the
-    interval over tasks, and whether it can be told from the best.
+    interval over tasks, and whether it can be told from the best; P(best) and the interval over items too, where there
+    are predictions.
     """
+    with_items = any(v.items is not None for v in verdicts)
     rows: list[Row] = []
     for v in verdicts:
-        s = v.series
-        drawn = arms_.resampled_means(s.scores, _counts(s, options))
-        points, z = arms_.borda(s.scores), arms_.z_mean(s.scores)
-        by_type = type_means(s)
-        on_items = items_p_best(s, items) if items else None
-        order = np.lexsort((s.layers, -v.means))
-        for place, i in enumerate(order, start=1):
-            row = _named(verdicts, s) | {"rank": place, "layer": int(s.layers[i]), "mark": _mark(s, int(i))}
-            row |= {"depth": s.layers[i] / s.blocks if s.blocks else math.nan, "mean": float(v.means[i])}
-            row |= {"type_mean": float(by_type[i]), "borda": float(points[i]), "z_mean": float(z[i])}
-            row["p_best"] = float(v.p_best[i])
-            if on_items is not None:
-                row["p_best_items"] = float(on_items[i])
-            away = None if i == v.best else arms_.gap(s.scores, drawn, v.best, int(i), level=options.level)
-            row |= _interval("behind", away)
-            row["told_apart"] = "yes" if v.apart[i] else "no" if i != v.best and len(s.tasks) >= arms_.FEW else None
-            rows.append(row)
-        for name, scores in s.aggregates.items():
-            both = np.stack([s.scores[v.best], scores])
-            away = arms_.gap(both, arms_.resampled_means(both, _counts(s, options)), 0, 1, level=options.level)
-            row = _named(verdicts, s) | {"layer": name, "mean": float(scores.mean())}
-            rows.append(row | {"type_mean": float(_by_type(s, scores[None])[0])} | _interval("behind", away))
+        rows += [_named(verdicts, v.series) | row for row in _layers(v, options, with_items, overall=True)]
     return rows
 
 
-def type_rows(verdicts: Sequence[Verdict], options: Options) -> list[Row]:
+def within_rows(verdicts: Sequence[Verdict], options: Options, items: Items | None = None, *, by: str) -> list[Row]:
+    """The columns of `overall_rows`, a row a layer, within each type (`by` is 'type') or each task ('task').
+
+    Without the mean of types and the comparison of all layers at once. One task has no P(best) or interval over tasks.
+
+    Raises:
+        ValueError: `by` is something else.
+    """
+    if by not in ("type", "task"):
+        raise ValueError(f"by is {by!r}; give 'type' or 'task'")
+    rows: list[Row] = []
+    for v in verdicts:
+        s = v.series
+        of = s.types if by == "type" else s.tasks
+        for name in sorted(set(of), key=lambda name: (s.types[of.index(name)], name)):
+            part = judge(s.on([c for c, other in enumerate(of) if other == name]), options, items=items, quick=True)
+            head = _named(verdicts, s) | {by: name} | ({"tasks": len(part.series.tasks)} if by == "type" else {})
+            rows += [head | row for row in _layers(part, options, items is not None, overall=False)]
+    return rows
+
+
+def type_rows(verdicts: Sequence[Verdict], options: Options, items: Items | None = None) -> list[Row]:
     """One row a series and type of task: its best layer, as `model_rows` has it."""
     rows = []
     for v in verdicts:
         for type_ in sorted(set(v.series.types)):
-            part = v.series.on([c for c, t in enumerate(v.series.types) if t == type_])
-            rows.append(_named(verdicts, v.series) | {"type": type_} | _headline(judge(part, options, quick=True)))
+            part = judge(
+                v.series.on([c for c, t in enumerate(v.series.types) if t == type_]), options, items=items, quick=True
+            )
+            rows.append(_named(verdicts, v.series) | {"type": type_} | _headline(part, options, items is not None))
     return rows
 
 
-def task_rows(verdicts: Sequence[Verdict], items: Items | None = None) -> list[Row]:
+def task_rows(verdicts: Sequence[Verdict], options: Options, items: Items | None = None) -> list[Row]:
     """One row a series and task: its best layer, the middle and the last, and how alike it ranks the layers.
 
+    With `items` the gaps to the last and the middle layer have intervals over items; a task has none over tasks.
     `rho_others` is Spearman's correlation of the layers' scores on the task with their means over the other tasks.
     """
     rows = []
@@ -151,8 +158,7 @@ def task_rows(verdicts: Sequence[Verdict], items: Items | None = None) -> list[R
             others = [k for k in range(len(s.tasks)) if k != c]
             row["rho_others"] = spearman(scores, s.scores[:, others].mean(axis=1)).value if others else math.nan
             if items is not None:
-                shares = items_p_best(s.on([c]), items)
-                row["p_best_items"] = float(shares[best]) if shares is not None else math.nan
+                row |= _item_columns(item_draws(s.on([c]), items), s, best, options.level)
             rows.append(row)
     return rows
 
@@ -187,77 +193,9 @@ def arm_rows(
     return rows
 
 
-def depth_rows(series: Sequence[Series]) -> list[Row]:
-    """One row a series: mean score at 0, 10, ..., 100 % of its blocks, linear between layers; last, their mean.
-
-    On the tasks that all series have. Depths outside the layers that were evaluated have no value.
-
-    Raises:
-        ValueError: the series share no task.
-    """
-    tasks = shared_tasks(series)
-    curves = []
-    for s in series:
-        means = s.scores[:, [s.tasks.index(t) for t in tasks]].mean(axis=1)
-        curves.append(depth_curve(s, means, np.array(GRID) / 100))
-    rows: list[Row] = [
-        {"model": s.label} | {f"depth_{p}": float(v) for p, v in zip(GRID, curve)} for s, curve in zip(series, curves)
-    ]
-    if len(series) > 1:
-        rows.append(
-            {"model": f"mean of {len(series)}"} | {f"depth_{p}": float(v) for p, v in zip(GRID, np.mean(curves, 0))}
-        )
-    return rows
-
-
-def depth_curve(series: Series, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Values of the layers, (layers,), read at depths in 0..1 by linear interpolation; NaN outside the layers."""
-    depth = series.layers / max(series.blocks, 1)
-    return np.interp(grid, depth, values, left=np.nan, right=np.nan)
-
-
-def shared_tasks(series: Sequence[Series]) -> tuple[str, ...]:
-    """The tasks of all series, in the order of the first.
-
-    Raises:
-        ValueError: there is none.
-    """
-    common = common_tasks(series)
-    if not common:
-        names = ", ".join(s.label for s in series[:4])
-        raise ValueError(f"{names}: no task is common to all of them; compare some by --model")
-    return common
-
-
-def common_tasks(series: Sequence[Series]) -> tuple[str, ...]:
-    """As `shared_tasks`, but empty if there is none."""
-    common = set.intersection(*(set(s.tasks) for s in series))
-    return tuple(t for t in series[0].tasks if t in common)
-
-
 def type_means(series: Series) -> np.ndarray:
     """Mean over the types of the mean over each type's tasks: (layers,)."""
     return _by_type(series, series.scores)
-
-
-def items_p_best(series: Series, items: Items) -> np.ndarray | None:
-    """P(best) of each layer when the items of every task are drawn again, by the mean over tasks.
-
-    Over the tasks of the series for which `items` has all layers; None if there is none.
-    """
-    wanted = [(model.replace("/", "__").replace(" ", "_"), revision, name) for model, revision, name in series.keys]
-    found = []
-    for task in series.tasks:
-        known, scores = items.get(task, ([], np.zeros((0, 0))))
-        place = {arm: i for i, arm in enumerate(known)}
-        if all(arm in place for arm in wanted):
-            found.append(scores[:, [place[arm] for arm in wanted]])
-    return arms_.share_best(np.mean(found, axis=0)) if found else None
-
-
-def items_tasks(series: Series, items: Items) -> list[str]:
-    """The tasks that `items_p_best` uses."""
-    return [t for c, t in enumerate(series.tasks) if items_p_best(series.on([c]), items) is not None]
 
 
 def _counts(series: Series, options: Options) -> np.ndarray:
@@ -265,12 +203,53 @@ def _counts(series: Series, options: Options) -> np.ndarray:
     return arms_.task_counts(len(series.tasks), draws=options.draws, seed=options.seed, types=types)
 
 
-def _headline(v: Verdict) -> Row:
+def _layers(v: Verdict, options: Options, with_items: bool, *, overall: bool) -> list[Row]:
+    """One row a layer, best first, then one an aggregate."""
+    s = v.series
+    drawn = arms_.resampled_means(s.scores, _counts(s, options))
+    points, z = arms_.borda(s.scores), arms_.z_mean(s.scores)
+    by_type = type_means(s)
+    on_items = v.items.p_best if v.items else np.full(len(s.layers), np.nan)
+    rows: list[Row] = []
+    for place, i in enumerate(np.lexsort((s.layers, -v.means)), start=1):
+        row: Row = {"rank": place, "layer": int(s.layers[i]), "mark": _mark(s, int(i))}
+        row |= {"depth": s.layers[i] / s.blocks if s.blocks else math.nan, "mean": float(v.means[i])}
+        row |= {"type_mean": float(by_type[i])} if overall else {}
+        row |= {"borda": float(points[i]), "z_mean": float(z[i]), "p_best": float(v.p_best[i])}
+        away = None if i == v.best else arms_.gap(s.scores, drawn, v.best, int(i), level=options.level)
+        row |= _interval("behind", away)
+        if overall:
+            row["told_apart"] = "yes" if v.apart[i] else "no" if i != v.best and len(s.tasks) >= arms_.FEW else None
+        if with_items:
+            row["p_best_items"] = float(on_items[i])
+            away = None if i == v.best or v.items is None else v.items.gap(v.best, int(i), options.level)
+            row |= _interval("behind_items", away)
+        rows.append(row)
+    for name, scores in s.aggregates.items():
+        both = np.stack([s.scores[v.best], scores])
+        away = arms_.gap(both, arms_.resampled_means(both, _counts(s, options)), 0, 1, level=options.level)
+        row = {"layer": name, "mean": float(scores.mean())}
+        row |= {"type_mean": float(_by_type(s, scores[None])[0])} if overall else {}
+        rows.append(row | _interval("behind", away))
+    return rows
+
+
+def _headline(v: Verdict, options: Options, with_items: bool) -> Row:
     s = v.series
     row: Row = {"tasks": len(s.tasks), "best_layer": int(s.layers[v.best]), **_references(s, v.means, v.best)}
     row |= _interval("gap_last", v.last) | {"gap_last_out_of_sample": v.last_out}
     row |= _interval("gap_middle", v.middle) | {"gap_middle_out_of_sample": v.middle_out}
-    return row | {"p_best": float(v.p_best[v.best]), "oracle": v.oracle}
+    row |= {"p_best": float(v.p_best[v.best]), "oracle": v.oracle}
+    return row | (_item_columns(v.items, s, v.best, options.level) if with_items else {})
+
+
+def _item_columns(drawn: ItemDraws | None, s: Series, best: int, level: float) -> Row:
+    """Gap of a layer to the last and the middle, and its P(best), over items; all NaN without predictions."""
+    row: Row = {}
+    for name, reference in (("last", s.last), ("middle", s.middle)):
+        found = None if drawn is None or reference is None else drawn.gap(best, reference, level)
+        row |= _interval(f"gap_{name}_items", found)
+    return row | {"p_best_items": math.nan if drawn is None else float(drawn.p_best[best])}
 
 
 def _references(s: Series, values: np.ndarray, best: int) -> Row:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from mteb_ext.comparable import complete, warn_mixed
 
 PREFIX = "layer-wrapper/"
 
@@ -18,8 +20,8 @@ PREFIX = "layer-wrapper/"
 class Series:
     """Scores of the layers of one model as it was run, without holes.
 
-    `scores`: (layers, tasks). `aggregates`: further arms of the same run, each with its scores on the same tasks.
-    `keys`: (model, revision, variant) of each layer. `dropped`: tasks that some layer lacks.
+    `scores`: (layers, tasks). `parts`: splits and subsets of each task. `aggregates`: further arms of the same run,
+    each with its scores on the same tasks. `keys`: (model, revision, variant) of each layer. `dropped`: tasks left out.
     """
 
     label: str
@@ -29,6 +31,7 @@ class Series:
     layers: np.ndarray
     tasks: tuple[str, ...]
     types: tuple[str, ...]
+    parts: tuple[tuple[str, str], ...]
     scores: np.ndarray
     keys: tuple[tuple[str, str, str], ...]
     aggregates: dict[str, np.ndarray]
@@ -57,18 +60,15 @@ class Series:
 
     def on(self, columns: Sequence[int]) -> Series:
         """The same on some of the tasks."""
-        return Series(
-            self.label,
-            self.model,
-            self.revision,
-            self.blocks,
-            self.layers,
-            tuple(self.tasks[c] for c in columns),
-            tuple(self.types[c] for c in columns),
-            self.scores[:, list(columns)],
-            self.keys,
-            {name: row[list(columns)] for name, row in self.aggregates.items()},
-            (),
+        at = list(columns)
+        return replace(
+            self,
+            tasks=tuple(self.tasks[c] for c in at),
+            types=tuple(self.types[c] for c in at),
+            parts=tuple(self.parts[c] for c in at),
+            scores=self.scores[:, at],
+            aggregates={name: row[at] for name, row in self.aggregates.items()},
+            dropped=(),
         )
 
 
@@ -111,11 +111,11 @@ def _names(model: str, revision: str) -> tuple[str, ...]:
 def series(frame: Any) -> list[Series]:
     """Gather the layers of each model, revision and settings, in the order of their labels.
 
-    Layers are compared on the tasks that all of them have; where no task is common to all, the layers with the fewest
-    tasks are left out until one is. What is left out is a warning, never filled.
+    Layers are compared on the tasks that all of them have, see `mteb_ext.comparable.complete`. What is left out is a
+    warning, never filled; so are scores on different revisions of the data.
 
     Raises:
-        ValueError: no row has a layer.
+        ValueError: no row has a layer or a finite score, a layer has two scores, or layers share no task.
     """
     layered = frame[frame["layer"].notna()]
     if layered.empty:
@@ -126,17 +126,41 @@ def series(frame: Any) -> list[Series]:
     home = ["model", "revision", "settings"]
     groups = {key: rows for key, rows in frame.groupby(home, dropna=False) if rows["layer"].notna().any()}
     labels = _labels([tuple(map(str, key)) for key in groups])
-    made = [_gather(label, rows) for label, rows in zip(labels, groups.values())]
+    warn_mixed(frame)
+    made = [s for label, rows in zip(labels, groups.values()) if (s := _gather(label, rows)).tasks]
+    if not made:
+        raise ValueError(f"no layer of {', '.join(labels[:4])} has a finite score; see what the evaluator said")
     return sorted(made, key=lambda s: (s.blocks, s.model, _natural(s.revision), s.label))
 
 
 def plain(frame: Any) -> dict[str, pd.Series]:
-    """Scores by task of the models that have neither layer nor aggregate, by label."""
+    """Scores by (task, split, subset) of the models that have neither layer nor aggregate, by label."""
     rows = frame[frame["layer"].isna() & (frame["aggregate"] == "")]
-    home = ["model", "revision", "settings"]
-    groups = {tuple(map(str, key)): group for key, group in rows.groupby(home, dropna=False)}
+    groups = {
+        tuple(map(str, key)): group for key, group in rows.groupby(["model", "revision", "settings"], dropna=False)
+    }
     found = zip(_labels(list(groups)), groups.values())
-    return {label: group.drop_duplicates("task").set_index("task")["main_score"] for label, group in found}
+    part = ["task", "split", "subset"]
+    return {label: group.drop_duplicates("task").set_index(part)["main_score"] for label, group in found}
+
+
+def shared_tasks(series: Sequence[Series]) -> tuple[str, ...]:
+    """The tasks that all series have on the same splits and subsets, in the order of the first.
+
+    Raises:
+        ValueError: there is none.
+    """
+    common = common_tasks(series)
+    if not common:
+        names = ", ".join(s.label for s in series[:4])
+        raise ValueError(f"{names}: no task is common to all of them on the same subsets; compare some by --model")
+    return common
+
+
+def common_tasks(series: Sequence[Series]) -> tuple[str, ...]:
+    """As `shared_tasks`, but empty if there is none."""
+    common = set.intersection(*(set(zip(s.tasks, s.parts)) for s in series))
+    return tuple(task for task, part in zip(series[0].tasks, series[0].parts) if (task, part) in common)
 
 
 def _natural(text: str) -> tuple[int, int, str]:
@@ -147,39 +171,22 @@ def _natural(text: str) -> tuple[int, int, str]:
 
 def _gather(label: str, rows: Any) -> Series:
     single = rows[rows["layer"].notna()]
-    table = single.pivot(index="layer", columns="task", values="main_score").sort_index()
-    while not table.notna().all().any():
-        count = table.notna().sum(axis=1)
-        fewest = table.index[count == count.min()]
-        if len(fewest) == len(table):
-            raise ValueError(f"{label}: no task is common to its layers {_list(fewest)}; finish the sweep")
-        message = f"{label}: left out layers {_list(fewest)} with {count.min()} of {table.shape[1]} tasks"
-        warnings.warn(message, stacklevel=4)
-        table = table.drop(index=fewest)
-    shared = table.columns[table.notna().all()]
-    dropped = table.columns.difference(shared)
-    if len(dropped):
-        lacking = table.index[table[dropped].isna().any(axis=1)]
-        warnings.warn(
-            f"{label}: {len(dropped)} of {table.shape[1]} tasks are left out, for layers {_list(lacking)} lack some: "
-            + ", ".join(dropped[:3])
-            + (f" and {len(dropped) - 3} more" if len(dropped) > 3 else ""),
-            stacklevel=4,
-        )
+    table, dropped = complete(label, single)
     first = single.drop_duplicates("layer").set_index("layer")
-    type_of = single.drop_duplicates("task").set_index("task")["type"]
+    of_task = single.drop_duplicates("task").set_index("task").loc[list(table.columns)]
     return Series(
         label,
         str(single["model"].iloc[0]),
         str(single["revision"].iloc[0]),
         int(single["blocks"].max()),
         table.index.to_numpy(dtype=int),
-        tuple(shared),
-        tuple(type_of[t] for t in shared),
-        table[shared].to_numpy(dtype=float),
+        tuple(table.columns),
+        tuple(of_task["type"]),
+        tuple(zip(of_task["split"], of_task["subset"])),
+        table.to_numpy(dtype=float),
         tuple((first.loc[k, "model"], first.loc[k, "revision"], first.loc[k, "variant"]) for k in table.index),
-        _aggregates(label, rows[rows["layer"].isna() & (rows["aggregate"] != "")], list(shared)),
-        tuple(dropped),
+        _aggregates(label, rows[rows["layer"].isna() & (rows["aggregate"] != "")], list(table.columns)),
+        dropped,
     )
 
 
@@ -195,10 +202,6 @@ def _aggregates(label: str, rows: Any, tasks: list[str]) -> dict[str, np.ndarray
         else:
             found[name] = scores.to_numpy(dtype=float)
     return found
-
-
-def _list(layers: Any) -> str:
-    return ", ".join(map(str, layers[:6])) + (f" and {len(layers) - 6} more" if len(layers) > 6 else "")
 
 
 def _labels(keys: Sequence[tuple[str, ...]]) -> list[str]:

@@ -199,10 +199,49 @@ def test_items_are_resampled_where_predictions_exist(tmp_path, monkeypatch):
         done = call(path, "--format", "json", "--seed", 3)
         rows = json.loads(done.stdout)
         assert {row["layer"]: row["p_best_items"] for row in rows} == {0: 0, 1: 0, 2: 1, 3: 0, 4: 0}
-        assert "1 tasks have predictions of all layers" in done.stderr
+        assert "1 task has predictions of all layers" in done.stderr
     assert asked == [(tmp_path / "out", 500, 3)] * 2
     by_task = json.loads(call(tmp_path / "out", "--format", "json", "--by", "task").stdout)
     assert [row["p_best_items"] is None for row in by_task] == [False, True, True]
+    assert [row["gap_last_items_lower"] is None for row in by_task] == [False, True, True]
+    report = call(tmp_path / "out").stdout
+    assert "Items of 1 task drawn again [95% interval over items], in-sample: gap to " in report
+    for heading in ("behind best, items", "over last, items", "over middle, items", "P(best), items"):
+        assert heading in report
+    (model,) = json.loads(call(tmp_path / "out", "--format", "json", "--by", "model").stdout)
+    assert model["gap_middle_items_lower"] <= model["gap_middle_items_upper"]
+
+
+@pytest.mark.parametrize(
+    "by, groups",
+    [("type", ["A"] * 5 + ["B"] * 5), ("task", [f"T{t}" for t in (0, 2, 4, 6, 1, 3, 5, 7) for _ in "abcde"])],
+)
+def test_all_layers_are_ranked_within_each_type_or_task(table, by, groups):
+    rows = json.loads(call(table, "--by", by, "--all-layers", "--format", "json").stdout)
+    assert [row[by] for row in rows] == groups
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5] * (len(rows) // 5)
+    of = [0, 2, 4, 6] if by == "type" else [0]
+    means = SCORES[:, of].mean(axis=1)
+    assert [row["layer"] for row in rows[:5]] == np.argsort(-means).tolist()
+    assert [row["mean"] for row in rows[:5]] == pytest.approx(np.sort(means)[::-1])
+    ranks = (SCORES[:, of][:, None] > SCORES[:, of][None]).sum(axis=1) / 4
+    assert [row["borda"] for row in rows[:5]] == pytest.approx(ranks.mean(axis=1)[np.argsort(-means)])
+    assert np.mean([row["z_mean"] for row in rows[:5]]) == pytest.approx(0)
+    assert (rows[0]["p_best"] is None) == (by == "task")
+    assert (
+        len(json.loads(call(table, "--by", by, "--all-layers", "--top", 2, "--format", "json").stdout))
+        == len(rows) * 2 / 5
+    )
+    assert call(table, "--by", by, "--all-layers").stdout.startswith(f"| {by} ")
+
+
+def test_all_layers_needs_a_type_or_task(table):
+    assert "--all-layers goes with --by type or --by task" in call(table, "--all-layers", code=1).stderr
+
+
+def test_the_best_layers_by_type_say_over_how_many_tasks(tmp_path):
+    done = call(write(tmp_path / "s.csv", ("a", "b", "c", "d")))
+    assert "| model | A (4) " in done.stdout and " B (4) " in done.stdout
 
 
 def test_numbers_and_ranges():

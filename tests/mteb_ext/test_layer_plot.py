@@ -17,7 +17,7 @@ def made(label="m", blocks=4, tasks=4, types=("STS", "STS", "Clustering", "Clust
     scores = np.random.default_rng(blocks).random((len(layers), tasks)) / 10 + 0.4
     names = tuple(f"t{i}" for i in range(tasks))
     keys = tuple((label, "", "") for _ in layers)
-    return Series(label, label, "", blocks, layers, names, types[:tasks], scores, keys, {}, ())
+    return Series(label, label, "", blocks, layers, names, types[:tasks], (("test", ""),) * tasks, scores, keys, {}, ())
 
 
 @pytest.fixture

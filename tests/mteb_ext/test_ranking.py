@@ -10,6 +10,7 @@ from scipy.stats import rankdata, spearmanr, zscore
 
 from metrics.stats import arms
 from mteb_ext import ranking, results
+from mteb_ext.depth import depth_rows
 from mteb_ext.long_table import typed
 from mteb_ext.ranking import Options, judge
 from mteb_ext.series import choose, plain, series
@@ -61,7 +62,7 @@ def test_the_published_410m_by_plain_pandas(published):
         assert row["z_mean"] == pytest.approx(z[k])
         assert row["behind"] == pytest.approx(means[19] - means[k], nan_ok=True) or k == 19
     assert sum(row["p_best"] for row in rows.values()) == pytest.approx(1)
-    (model,) = ranking.model_rows([verdict])
+    (model,) = ranking.model_rows([verdict], FAST)
     assert (model["best_layer"], model["blocks"], model["tasks"]) == (19, 24, 16)
     assert model["last"] == pytest.approx(means[24]) and model["middle"] == pytest.approx(means[12])
     assert model["gap_last"] == pytest.approx(means[19] - means[24])
@@ -75,7 +76,7 @@ def test_the_published_tables_per_task_and_type(published):
     found = series(choose(frame, models=["160m"], tasks=[], types=[]))
     raw = raw[raw["model"] == "160m"].pivot(index="layer", columns="task", values="main_score")
     verdicts = [judge(s, FAST) for s in found]
-    for row in ranking.task_rows(verdicts):
+    for row in ranking.task_rows(verdicts, FAST):
         assert row["best"] == raw[row["task"]].max()
         assert row["best_layer"] == raw[row["task"]].idxmax()
         others = raw.drop(columns=row["task"]).mean(axis=1)
@@ -143,14 +144,14 @@ def test_layers_without_a_common_task_are_left_out_and_said():
 def test_absent_last_and_middle_have_no_gap():
     rows = grid(SCORES, blocks=9)
     (s,) = series(rows)
-    (row,) = ranking.model_rows([judge(s, FAST)])
+    (row,) = ranking.model_rows([judge(s, FAST)], FAST)
     assert np.isnan([row["last"], row["gap_last"], row["gap_last_out_of_sample"]]).all()
     assert row["middle"] == pytest.approx(SCORES[4].mean())  # round(9 / 2) = 4
 
 
 def test_one_task_and_one_layer():
     (s,) = series(grid([[0.2], [0.4], [0.3]]))
-    (row,) = ranking.model_rows([judge(s, FAST)])
+    (row,) = ranking.model_rows([judge(s, FAST)], FAST)
     assert row["best_layer"] == 1 and row["gap_last"] == pytest.approx(0.1)
     assert np.isnan([row["p_best"], row["gap_last_lower"], row["gap_last_out_of_sample"]]).all()
     (s,) = series(grid([[0.2, 0.3]]))
@@ -204,27 +205,13 @@ def test_models_without_a_common_task_are_not_compared():
 
 def test_depth_curves_are_linear_between_layers():
     found = series(pd.concat([grid(np.full((3, 2), [[0.1], [0.3], [0.2]]), "a"), grid(np.full((5, 2), 0.5), "b")]))
-    a, _, mean = ranking.depth_rows(found)
+    a, _, mean = depth_rows(found)
     assert [a[f"depth_{p}"] for p in (0, 10, 50, 70, 100)] == pytest.approx([0.1, 0.14, 0.3, 0.26, 0.2])
     assert mean["model"] == "mean of 2" and mean["depth_70"] == pytest.approx((0.26 + 0.5) / 2)
     (s,) = series(grid(SCORES[:2], blocks=4))
-    row = ranking.depth_rows([s])[0]
+    row = depth_rows([s])[0]
     assert row["depth_20"] == pytest.approx(0.2 * SCORES[0].mean() + 0.8 * SCORES[1].mean())
     assert np.isnan(row["depth_30"])
-
-
-def test_p_best_over_items():
-    (s,) = series(grid([[0.5, 0.5], [0.4, 0.6]]))
-    keys = [("m", "r", "layer_0"), ("m", "r", "layer_1"), ("x", "r", "")]
-    drawn = {
-        "A0": (keys, np.array([[0.5, 0.4, 9], [0.3, 0.4, 9], [0.6, 0.4, 9]])),
-        "A1": (keys[::-1], np.array([[9, 0.6, 0.6], [9, 0.1, 0.1], [9, 0.1, 0.2]])),
-    }
-    np.testing.assert_allclose(ranking.items_p_best(s.on([0]), drawn), [2 / 3, 1 / 3])
-    # means over both tasks: .55 .5 | .2 .25 | .4 .25
-    np.testing.assert_allclose(ranking.items_p_best(s, drawn), [2 / 3, 1 / 3])
-    assert ranking.items_tasks(s, drawn | {"A1": (keys[:1], np.zeros((3, 1)))}) == ["A0"]
-    assert ranking.items_p_best(s, {}) is None
 
 
 def test_stratified_resamples_reach_the_tables():
@@ -255,7 +242,7 @@ def test_the_same_seed_gives_the_same_tables():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (s,) = series(grid(SCORES))
-    one, two, other = (ranking.model_rows([judge(s, Options(300, seed))]) for seed in (1, 1, 2))
+    one, two, other = (ranking.model_rows([judge(s, Options(300, seed))], FAST) for seed in (1, 1, 2))
     assert one == two and one != other
     counts = arms.task_counts(8, draws=300, seed=1)
     np.testing.assert_allclose(

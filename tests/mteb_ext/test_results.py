@@ -50,7 +50,7 @@ def made(tmp_path_factory):
     save(out, meta(aggregate="mean", layers="3-4-5-6", **KWARGS), "STSBenchmark", {"test": {"default": 0.55}})
     save(out, meta(layer=6, **KWARGS | {"pooling": "cls"}), "STSBenchmark", {"test": {"default": 0.3}})
     save(out, meta("org/plain", "r9", None), "STSBenchmark", {"test": {"default": 0.8}})
-    (out / "sweep.json").write_text("{}")
+    (out / "sweep.json").write_text('{"runs": []}')
     (out / "predictions/gold").mkdir(parents=True)
     (out / "predictions/gold/STSBenchmark.json").write_text("[1]")
     return out
@@ -137,13 +137,13 @@ def test_a_file_that_is_no_result_is_named(copy):
         assert len(results.read(copy)) == 12
 
 
-def test_a_missing_score_is_left_out_and_named(copy):
+def test_a_missing_score_is_nan(copy):
     file = next(f for f in copy.rglob("STSBenchmark.json") if "plain" in str(f))
     content = json.loads(file.read_text())
     content["scores"]["test"][0]["main_score"] = None
     file.write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match="1 scores are not finite and are left out: STSBenchmark of org/plain@r9"):
-        assert len(results.read(copy)) == 11
+    frame = read(copy)
+    assert frame.loc[frame["main_score"].isna(), ["model", "task"]].values.tolist() == [["org/plain", "STSBenchmark"]]
 
 
 def test_results_from_before_mteb_1_11(tmp_path):
@@ -184,10 +184,8 @@ def test_negative_layers_of_other_wrappers(tmp_path):
         ("model,layer,task,main_score\na,0,t,nan\n", "no score is a finite number"),
         ("model,layer,task,main_score\na,0,t,.5\na,0,t,.6\n", "t of a layer 0 has unequal scores, 0.5 and 0.6"),
         ("model,layer,blocks,task,main_score\na,7,6,t,.5\n", "lies above the model's 6 blocks"),
-        ("model,layer,task,split,main_score\na,0,t,dev,.5\na,0,t,train,.6\n", "several splits and none is test"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*not finite")
 def test_bad_tables_are_refused_in_one_line(tmp_path, text, match):
     file = tmp_path / "scores.csv"
     file.write_text(text)
@@ -196,11 +194,10 @@ def test_bad_tables_are_refused_in_one_line(tmp_path, text, match):
     assert "\n" not in str(problem.value)
 
 
-def test_infinite_scores_are_left_out(tmp_path):
+def test_infinite_scores_are_undefined(tmp_path):
     file = tmp_path / "scores.csv"
     file.write_text("model,layer,task,main_score,type\na,0,t,inf,X\na,1,t,,X\na,2,t,.5,X\n")
-    with pytest.warns(UserWarning, match="2 scores are not finite and are left out: t of a layer 0, t of a layer 1"):
-        assert results.read(file)["layer"].tolist() == [2]
+    assert results.read(file)["main_score"].isna().tolist() == [True, True, False]
 
 
 def test_missing_paths_and_empty_folders(tmp_path):

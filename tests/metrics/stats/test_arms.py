@@ -174,6 +174,25 @@ def test_best_set_covers_the_best_arm_and_shrinks():
     assert narrow < 4 < wide
 
 
+def test_best_set_by_a_slow_loop_with_the_correction_for_few_tasks():
+    rng, one_sided = np.random.default_rng(10), 0
+    for seed in range(60):
+        scores = rng.normal(size=(4, 8)) + np.array([[0.9], [0.6], [0.3], [0]])
+        means = arms.resampled_means(scores, arms.task_counts(8, draws=200, seed=seed))
+        slow, plain = [], []
+        for i in range(4):
+            ratios, largest = [], np.full(200, -np.inf)
+            for j in set(range(4)) - {i}:
+                drawn, gap = means[:, j] - means[:, i], (scores[j] - scores[i]).mean()
+                ratios.append(gap / drawn.std())
+                largest = np.maximum(largest, (drawn - gap) / drawn.std())
+            slow.append(max(ratios) * np.sqrt(7 / 8) <= np.quantile(largest, 0.95))
+            plain.append(max(ratios) <= np.quantile(largest, 0.95))
+        assert arms.best_set(scores, means).tolist() == slow
+        one_sided += slow != plain
+    assert one_sided > 3  # the correction shows
+
+
 def test_best_set_of_arms_that_differ_by_a_constant():
     base = np.random.default_rng(9).random(8)
     scores = np.stack([base, base - 0.01, base])
