@@ -55,7 +55,7 @@ def _defined(label: str, table: pd.DataFrame, there: pd.DataFrame) -> pd.DataFra
         tasks = holes.columns[holes.loc[worst]]
         warnings.warn(
             f"{label}: layer {worst} is left out, for its scores are not finite on {len(tasks)} of {table.shape[1]} "
-            f"tasks: {listed(list(tasks))}; correlations need embeddings that differ, not so at layer 0 by pooling=cls",
+            f"tasks: {listed(list(tasks))}; equal embeddings, as at layer 0 by pooling=cls, have no correlation",
             stacklevel=5,
         )
         table = table.drop(index=worst)
