@@ -143,7 +143,7 @@ def test_files_named_on_the_command_line_lie_in_the_working_folder(write, tmp_pa
         ("zzz: 5", "unknown key 'zzz' Known: models, "),
         ("1: 5", "unknown key '1'"),
         ("max_length: long", "max_length: 'long' is not a whole number of at least 1"),
-        ("workers: 0", "workers: 0 is not a whole number"),
+        ("workers: -1", "workers: -1 is not a whole number"),
         ("batch_size: true", "batch_size: True is not a whole number"),
         ("batch_size: 2.0", "batch_size: 2.0 is not a whole number"),
         ("normalize: 'yes please'", "normalize: 'yes please' is not true or false"),
@@ -211,7 +211,7 @@ def test_the_shipped_pythia_sweep():
     assert [id_.removeprefix("EleutherAI/pythia-") for id_, _ in config.checkpoints()] == ["14m", "70m", "410m"]
     assert {revision for _, revision in config.checkpoints()} == {"main"}
     assert (config.pooling, config.norm, config.max_length) == (("mean",), ("final",), 2048)
-    assert (config.layers, config.normalize, config.preset in PRESETS) == ("all", None, True)
+    assert (config.layers, config.normalize, config.preset in PRESETS) == ("all", False, True)
     entries = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(" " * 6)]
     written = {entry.removeprefix("# ").removeprefix("- ") for entry in entries if "- " in entry and entry != "#"}
     assert {entry for entry in written if entry == "main" or entry.startswith("step")} == {"main"} | {
