@@ -102,6 +102,8 @@ def layers(
         by = by or ("" if format_ == "md" else "overall")
         text, notes = _text(path, frame, found, options, by, all_layers, format_, top)
         click.echo(text)
+        if len(found) > 1 and (frame["aggregate"] != "").any():
+            notes.append("aggregates of layers are not compared here, since there are several series")
         if guessed:
             names = ", ".join(guessed[:4]) + (" ..." if len(guessed) > 4 else "")
             notes.insert(0, f"the number of blocks of {names} is not recorded: the highest layer there counts as last")

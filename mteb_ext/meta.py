@@ -86,8 +86,10 @@ def resolve(spec: Spec, checkpoint: Checkpoint | None = None) -> Variant:
     weights = read_weights(Path(spec.weights), held.blocks) if spec.weights else None
     aggregate = make_aggregate(spec.aggregate, layers, weights)
     limit = spec.max_length or held.limit
-    if limit > held.limit and not (held.sentence and held.sentence.max_length == held.limit):
-        raise ValueError(f"max_length={limit} is beyond the {held.limit} tokens that {held.name} takes")
+    chosen = held.sentence is not None and held.sentence.max_length == held.limit  # not what the model can take
+    most = held.positions if chosen else held.limit
+    if most is not None and limit > most:
+        raise ValueError(f"max_length={limit} is beyond the {most} tokens that {held.name} takes")
     request = Request(held, held.dtype if spec.dtype == "auto" else spec.dtype, limit)
     norm = "final" if spec.norm == "auto" else spec.norm
     own = bool(held.sentence and held.sentence.normalize)

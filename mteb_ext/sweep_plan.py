@@ -73,6 +73,8 @@ def subjects(config: SweepConfig) -> tuple[list[Subject], list[Refused]]:
     for model, revision in config.checkpoints():
         try:
             held = look(model, revision, trust_remote_code=config.trust_remote_code)
+            if any(one.checkpoint.source == held.source and one.checkpoint.revision == held.revision for one in found):
+                continue  # named twice, once by its revision
             found.append(Subject(held, arms(config, model, revision, held)))
         except ValueError as problem:
             refused.append(Refused(f"{model}@{revision}" if revision else model, " ".join(str(problem).split())))
