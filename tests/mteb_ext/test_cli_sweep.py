@@ -4,20 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from sweeping import FILE, run
 
-from metrics.cli import main
-
-FILE = Path(__file__).with_name("sweep_tasks.py")
 SHIPPED = Path(__file__).parents[2] / "configs" / "pythia_layersweep.yaml"
-
-
-def run(*args):
-    """The command's exit status, what it says on stdout and on stderr."""
-    done = CliRunner().invoke(main, ["sweep", *map(str, args)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture(autouse=True)

@@ -2,42 +2,17 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import mteb
 import pytest
-from click.testing import CliRunner
 from mteb.cache import ResultCache
+from sweeping import FILE, mains, named, run, scores
 
-from metrics.cli import main
 from mteb_ext.digest import short
 from mteb_ext.tasks import resolve
 
-FILE = Path(__file__).with_name("sweep_tasks.py")
 TASKS = ("Sts", "Classes", "Clusters", "OldClusters", "Pairs", "Search", "Both", "Draws")
 LAYERS = range(4)
-
-
-def named(*tasks):
-    return ",".join(f"{FILE}:{task}" for task in tasks)
-
-
-def run(*args):
-    """The command's exit status, what it says on stdout and on stderr."""
-    done = CliRunner().invoke(main, ["sweep", *map(str, args)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
-
-
-def scores(out):
-    """All scores in a folder of results, by experiment and task."""
-    files = [f for f in out.glob("results/*/*/experiments/*/*.json") if f.name != "model_meta.json"]
-    return {(f.parent.name, f.stem): json.loads(f.read_text())["scores"] for f in files}
-
-
-def mains(out):
-    return {key: found["test"][0]["main_score"] for key, found in scores(out).items()}
 
 
 def record(out):

@@ -13,31 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from mteb.results import TaskResult
+from sweeping import mains, named, run
 
-from metrics.cli import main
 from mteb_ext import shards, sweep_results
 
-FILE = Path(__file__).with_name("sweep_tasks.py")
 ROOT = Path(__file__).parents[2]
-
-
-def named(*tasks):
-    return ",".join(f"{FILE}:{task}" for task in tasks)
-
-
-def run(*args):
-    """The command's exit status, what it says on stdout and on stderr."""
-    done = CliRunner().invoke(main, ["sweep", *map(str, args)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.exit_code, done.stdout, done.stderr
-
-
-def mains(out):
-    files = [f for f in out.glob("results/*/*/experiments/*/*.json") if f.name != "model_meta.json"]
-    return {(f.parent.name, f.stem): json.loads(f.read_text())["scores"]["test"][0]["main_score"] for f in files}
 
 
 def journal(out):
