@@ -19,32 +19,15 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.sts import AbsTaskSTS
-from mteb.abstasks.task_metadata import TaskMetadata
+
+from mteb_ext.shipped_tasks import WordCategoryClustering
 
 TEXTS = [" ".join([f"w{i % 40}", f"W{i % 7}", *(f"w{(7 * i + j * i) % 40}" for j in range(i % 5))]) for i in range(60)]
 
 
 def metadata(name, type_, main_score):
-    return TaskMetadata(
-        name=name,
-        description="A small task for tests.",
-        dataset={"path": "none", "revision": "1"},
-        type=type_,
-        category="t2t",
-        modalities=["text"],
-        eval_splits=["test"],
-        eval_langs=["eng-Latn"],
-        main_score=main_score,
-        date=("2026-01-01", "2026-12-31"),
-        domains=["Constructed"],
-        task_subtypes=[],
-        license="mit",
-        annotations_creators="derived",
-        dialect=[],
-        sample_creation="created",
-        reference=None,
-        bibtex_citation="",
-    )
+    own = {"name": name, "type": type_, "main_score": main_score, "category": "t2t"}
+    return WordCategoryClustering.metadata.model_copy(update={**own, "dataset": {"path": "none", "revision": "1"}})
 
 
 def note(line):
