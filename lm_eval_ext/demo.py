@@ -15,10 +15,11 @@ import click
 
 from metrics.cases import Case, cases, errors_by
 from metrics.core import choose
+from metrics.manifest import is_store
 from metrics.plots import save
 from metrics.report import Table, auroc_table, show
 from metrics.stats import delong_test
-from metrics.store import Store, is_store, open_store
+from metrics.store import Store, open_store
 from metrics.table import render
 from tasks import yaml_folder
 from tasks.counting import demo_model_folder

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from lm_eval_ext.answers import spans
-from lm_eval_ext.capture import GenerationTap, teacher_forced
+from lm_eval_ext.capture import GenerationTap
+from lm_eval_ext.forced import teacher_forced
 from lm_eval_ext.recorder import say
 from lm_eval_ext.requests import Identity, TaggedPrompt
 from metrics.record import Span

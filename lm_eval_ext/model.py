@@ -29,7 +29,8 @@ from lm_eval_ext.recorder import Recorder, say  # noqa: E402
 from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
 from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
 from metrics.layers import select  # noqa: E402
-from metrics.store import Writer, is_store  # noqa: E402
+from metrics.manifest import is_store  # noqa: E402
+from metrics.writer import Writer  # noqa: E402
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

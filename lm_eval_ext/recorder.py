@@ -13,7 +13,8 @@ from torch import Tensor
 from lm_eval_ext.requests import Identity
 from metrics.plan import Plan
 from metrics.record import Key, Record, Span
-from metrics.store import Store, Writer
+from metrics.store import Store
+from metrics.writer import Writer
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OSError)
 """What can go wrong in looking at tensors, an accelerator's lack of memory included."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lm_eval_ext.capture import logit_signals, teacher_forced
+from lm_eval_ext.capture import logit_signals
+from lm_eval_ext.forced import teacher_forced
 from lm_eval_ext.requests import Identity
 from metrics.core import signals as known_signals
 from metrics.record import Span

@@ -14,10 +14,11 @@ from metrics import labels as labels_
 from metrics.cases import Case, cases, errors_by
 from metrics.cli import format_option
 from metrics.core import Choice, choose
+from metrics.manifest import is_store
 from metrics.report import BASELINES, Table, auroc_table, graded_table, macro_table
 from metrics.report import show as show_table
 from metrics.score import NORMS as SCORE_NORMS
-from metrics.store import Store, is_store, open_store
+from metrics.store import Store, open_store
 from metrics.table import render
 
 NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}

@@ -33,14 +33,19 @@ class DamagedShard(ValueError):
     """A shard that cannot be read; the message names the file, what is wrong and what is lost."""
 
 
-def write(folder: Path, name: str, records: Sequence[Record]) -> int:
-    """Write records as the shard `name`; returns its bytes on disk. Visible only when complete."""
+def write(folder: Path, name: str, records: Sequence[Record], run: int = 0) -> int:
+    """Write records as the shard `name` of the store's run number `run`; returns its bytes on disk.
+
+    Visible only when complete. Among records of one key the later run's counts, then the later shard's: runs are
+    numbered, since clocks jump and the processes of a run number their shards each for itself.
+    """
     columns = _columns(records)
     payload = save(columns)
     data = folder / f"{name}.safetensors"
     _replace(data, payload)
     header = {
         "shard": name,
+        "run": run,
         "records": len(records),
         "bytes": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),

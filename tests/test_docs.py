@@ -15,7 +15,7 @@ from metrics import open_store
 from metrics.cli import main
 from metrics.core import metrics, signals
 from metrics.record import Key, Record, Span
-from metrics.store import Writer
+from metrics.writer import Writer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

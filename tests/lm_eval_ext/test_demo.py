@@ -14,7 +14,8 @@ from lm_eval_ext import demo
 from lm_eval_ext.demo import FEW, SHOWN, lessons, show_causes
 from metrics.cases import Case
 from metrics.report import auroc_table
-from metrics.store import Writer, open_store
+from metrics.store import open_store
+from metrics.writer import Writer
 
 N = 400
 

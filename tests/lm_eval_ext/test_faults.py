@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from metrics import shard
-from metrics.store import Writer, open_store
+from metrics.store import open_store
+from metrics.writer import Writer
 
 GREEDY = {"until": ["w7"], "max_gen_toks": 6, "do_sample": False}
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lm_eval_ext.arch import blocks
-from lm_eval_ext.capture import GenerationTap, teacher_forced
+from lm_eval_ext.capture import GenerationTap
+from lm_eval_ext.forced import teacher_forced
 from metrics.core import signals
 from metrics.plan import make_plan
 from metrics.record import Key

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from metrics import open_store
 from metrics.cli import main
 from metrics.record import Key, Record, Span
-from metrics.store import Writer
+from metrics.writer import Writer
 
 COMMANDS = ("auroc", "demo", "layers", "list", "plan", "score", "show", "sweep", "tasks")
 STAMP = "2026-01-02T03-04-05.678901"

@@ -7,7 +7,8 @@ import torch
 
 from metrics.frame import find_labels
 from metrics.record import Key, Record, Span
-from metrics.store import Writer, open_store
+from metrics.store import open_store
+from metrics.writer import Writer
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import torch
 
 from metrics import shard
 from metrics.record import Key, Record, Span
-from metrics.store import Writer, open_store
+from metrics.store import open_store
+from metrics.writer import Writer
 
 FACTS = {"run_id": "one", "model": "m", "signals": {"logprob": {}}, "layers": []}
 

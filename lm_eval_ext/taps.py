@@ -1,0 +1,58 @@
+"""Taps on hidden states and attention: hooks that live inside a `with`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lm_eval_ext.arch import attentions, blocks, eager_attention
+
+
+@contextmanager
+def residual_taps(model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Call `take(layer, state)` with the residual stream ``[batch, position, dim]`` after each chosen layer."""
+    inner = blocks(model)
+    with ExitStack() as stack:
+        for layer in layers:
+            if layer == 0:
+
+                def before(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                    take(0, args[0] if args else kwargs["hidden_states"])
+
+                handle = inner[0].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+
+                def after(_m: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
+                    take(layer, output[0] if isinstance(output, tuple) else output)
+
+                handle = inner[layer - 1].register_forward_hook(after)
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def attention_taps(
+    model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """Call `take(layer, weights)` with ``[batch, head, query, key]`` of each chosen block, attention made eager."""
+    inner = attentions(model)
+    with ExitStack() as stack:
+        stack.enter_context(eager_attention(model))
+        for layer in layers:
+            if layer > 0:
+
+                def after(module: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
+                    weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+                    if weights is None:
+                        raise ValueError(
+                            f"{type(module).__name__} of layer {layer} returned no attention weights; "
+                            "leave out metrics and signals that need attention"
+                        )
+                    take(layer, weights)
+
+                stack.callback(inner[layer - 1].register_forward_hook(after).remove)
+        yield
