@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from lm_eval_ext import arguments  # noqa: E402
-from lm_eval_ext.arch import attentions, blocks  # noqa: E402
+from lm_eval_ext.arch import attentions, blocks, plain  # noqa: E402
 from lm_eval_ext.environment import manifest  # noqa: E402
+from lm_eval_ext.forced import ForcedPass  # noqa: E402
 from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
@@ -112,9 +114,10 @@ class HFStoreLM(HFLM):
         plan = self._options.plan
         if not plan.extra_pass:
             return ()
+        model = plain(self.model)
         if "attention" in plan.capture:
-            attentions(self.model)
-        return select(self._options.layers, len(blocks(self.model)))
+            attentions(model)
+        return select(self._options.layers, len(blocks(model)))
 
     def _open_store(self, host: dict[str, Any]) -> Recorder:
         options = self._options
@@ -285,6 +288,12 @@ class HFStoreLM(HFLM):
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         listed = configured if isinstance(configured, (list, tuple)) else [configured]
         return frozenset(i for i in (*listed, self.tokenizer.eos_token_id) if i is not None)
+
+    @functools.cached_property
+    def forced(self) -> ForcedPass:
+        """The pass over what was asked and answered, for hidden states and attention."""
+        plan, dtype = self._options.plan, self.raw_dtype
+        return ForcedPass(self._model, plan, self._layers, raw_dtype=dtype, device=self.device, tell=say)
 
     @property
     def recorder(self) -> Recorder:
