@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -67,6 +69,15 @@ class Lock:
             f"{self.path.parent} is being written by {who}; wait for it to end, or give another {self._option} "
             f"(if it no longer runs, delete {self.path})"
         )
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for a moment, after whoever holds it; without `flock` (Windows) there is none."""
+    with path.open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _owner() -> dict[str, str | int]:

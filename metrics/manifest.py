@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from metrics import shard
+from metrics.lock import waiting
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+GATE = "manifest.lock"
 
 
 def is_store(path: Path) -> bool:
@@ -34,10 +36,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def update_run(path: Path, run_id: str, **facts: Any) -> None:
-    """Add facts to the entry of a run in the manifest of the store at `path`."""
-    manifest = read_manifest(path)
-    for run in manifest["runs"]:
-        if run["run_id"] == run_id:
-            run.update(facts)
-    shard.write_json(path / MANIFEST, manifest)
+def update_run(path: Path, run_id: str, *, rank: int = 0, **facts: Any) -> None:
+    """Add facts to the entry of a run in the manifest of the store at `path`.
+
+    Of several processes of one run each has its say, one after the other: the first in the entry itself, the others
+    under ``processes``.
+    """
+    with waiting(path / GATE):
+        manifest = read_manifest(path)
+        for run in manifest["runs"]:
+            if run["run_id"] == run_id:
+                (run.setdefault("processes", {}).setdefault(str(rank), {}) if rank else run).update(facts)
+        shard.write_json(path / MANIFEST, manifest)
