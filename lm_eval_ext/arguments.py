@@ -8,10 +8,11 @@ or given as lists where the arguments come as a dictionary or as JSON.
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +22,21 @@ from metrics.plan import RAW, Plan, make_plan
 
 MODES = ("new", "resume", "overwrite")
 DTYPES = ("float32", "float16", "bfloat16")
+TRANSFORMERS = int(importlib.metadata.version("transformers").split(".")[0])
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+_WRAPS = "makes a class of its own of the model, which cannot be looked into; leave it out, transformers itself loads "
+_QUANTISES = (
+    "transformers 5 does not take it; save the model quantised and give that folder, whose config.json says how"
+)
+UNSEEN = {
+    "autogptq": f"auto-gptq {_WRAPS}GPTQ checkpoints by their own configuration",
+    "gptqmodel": f"gptqmodel {_WRAPS}GPTQ checkpoints by their own configuration",
+    "tp_plan": "of a tensor-parallel model no process sees the whole; use parallelize=True, or accelerate launch",
+    **({"load_in_8bit": _QUANTISES, "load_in_4bit": _QUANTISES} if TRANSFORMERS >= 5 else {}),
+}
+"""Arguments of the host whose models cannot be recorded, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,17 @@ def refuse_misspelt(given: Iterable[str], host: Callable[..., Any]) -> None:
         near = difflib.get_close_matches(name, ours, n=1, cutoff=0.85)
         if name not in theirs and near:
             raise ValueError(f"model_args: '{name}' is not known; did you mean '{near[0]}'?")
+
+
+def refuse_unseen(given: Mapping[str, Any]) -> None:
+    """Refuse an argument with which the harness makes a model that cannot be looked into.
+
+    Raises:
+        ValueError: names the argument and what to do instead.
+    """
+    for name, why in UNSEEN.items():
+        if given.get(name):
+            raise ValueError(f"{name}={given[name]}: {why}")
 
 
 def _list(value: Any) -> list[str]:

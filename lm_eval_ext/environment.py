@@ -46,6 +46,7 @@ def manifest(
         "peft": lm.peft,
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": _quantization(config),
         "attention": model.config._attn_implementation,
         "device": str(lm.device),
         "batch_size": lm.batch_size,
@@ -68,6 +69,14 @@ def manifest(
         "python": platform.python_version(),
         "git": git_state(),
     }
+
+
+def _quantization(config: Any) -> dict[str, Any] | None:
+    """How the weights are quantised, as the checkpoint's configuration says; None when they are not."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    return {k: str(v) for k, v in (found if isinstance(found, dict) else found.to_dict()).items() if v is not None}
 
 
 def git_state() -> dict[str, Any] | None:

@@ -86,6 +86,7 @@ class HFStoreLM(HFLM):
                 pretrained, store, store_mode, metrics, signals, raw, layers, raw_dtype, store_text, max_store_gb
             )
             arguments.refuse_misspelt(host, HFLM.__init__)
+            arguments.refuse_unseen(host)
             if is_store(options.store) and options.store_mode == "new":
                 raise FileExistsError(
                     f"store {options.store} exists; give another store=DIR, or store_mode=resume to go on with it, "
@@ -111,6 +112,12 @@ class HFStoreLM(HFLM):
     def _check_model(self) -> tuple[int, ...]:
         if self.backend != "causal":
             raise ValueError(f"{self.config.model_type} is no decoder, and hf-store records decoders; use --model hf")
+        adapter = getattr(self._model, "active_peft_config", None)
+        if adapter is not None and adapter.is_prompt_learning:
+            raise ValueError(
+                f"peft={self.peft}: {getattr(adapter.peft_type, 'value', adapter.peft_type)} puts virtual tokens "
+                "before the prompt, so rows of the logits are no longer tokens; hf-store records adapters of weights"
+            )
         plan = self._options.plan
         if not plan.extra_pass:
             return ()

@@ -57,7 +57,7 @@ def test_two_processes_share_the_documents_and_score_as_one(runs):
     assert [(said[0]["rank"], said[0]["ranks"]) for said in accounts] == [(0, 2), (1, 2)]
     assert accounts[1][0]["scores"] is None
     for task, scores in accounts[0][2]["scores"].items():
-        assert scores == pytest.approx(alone["scores"][task]), task
+        assert scores == pytest.approx(alone["scores"][task], rel=1e-3), task  # exp of a large sum, in other batches
 
 
 def test_no_record_comes_twice_or_not_at_all(runs):
