@@ -27,8 +27,8 @@ def spans(
     ``generation`` runs up to and with the first token that ends a sequence, or the token that completes the first stop
     string behind the thought, where generation alone in its batch would have ended. ``answer`` holds the tokens of the
     scored text, without white space at its end; a token that straddles an end of it belongs to it. An answer of no text
-    has no tokens. ``thought`` runs up to and with the token that completes the last end-of-thinking marker; it is absent
-    without one, also where a thought was broken off: lm-eval then scores the thought's text, and that is the answer.
+    has no tokens. ``thought`` runs up to and with the token that completes the last end-of-thinking marker. Without a
+    marker it is absent, also where a thought was broken off: lm-eval then scores its text, and that is the answer.
 
     Text behind a token that ends a sequence is no part of any span, even if the harness scores it (it does where the
     model itself goes on behind that token and other answers of the batch are longer). Where the harness cut the text in

@@ -56,8 +56,8 @@ class GenerationSession:
         marker = lm.think_end_token
         if isinstance(marker, str) and (found := special_ids(lm.tokenizer, [marker])):
             say(
-                f"think_end_token={marker} is a special token, which lm-eval leaves out of the text that it looks in, so "
-                f"it cuts no thought; give the token's id: think_end_token={min(found)}"
+                f"think_end_token={marker} is a special token, which is left out of the text that lm-eval looks in, "
+                f"so it cuts no thought; give the token's id: think_end_token={min(found)}"
             )
 
     def batch(self, prompts: Sequence[TaggedPrompt], ids: Tensor, mask: Tensor) -> None:
@@ -75,7 +75,7 @@ class GenerationSession:
     def generated(
         self, tap: GenerationTap, sequences: Tensor, start: int, stops: Sequence[str], eos: int | Iterable[int] | None
     ) -> None:
-        """What the batch generated: ``sequences[:, start:]`` are the new tokens; `eos` is what the request asked for."""
+        """What the batch generated: ``sequences[:, start:]`` are the new tokens; `eos` is the request's own setting."""
         new = sequences[:, start:]
         self._new = new.tolist()
         self._stops = list(stops)
