@@ -1,73 +1,135 @@
-"""Which generated tokens make up the scored answer, decided on token ids.
+"""Which generated tokens make up the scored answer and the thought before it, decided on token ids.
 
-lm-eval cuts the *text* at a stop string; the tokens behind it stay in the batch, and how many there are depends on the
-other answers. So both spans are cut here: the same tokens are recorded whatever the batch.
+lm-eval cuts the *text* of a row, which goes on behind the answer for as long as others of its batch do. Here its steps
+are taken again with places instead of texts, and each place is brought back to the token that reaches it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from metrics.record import Span
 
 Decode = Callable[[Sequence[int]], str]
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
-"""What a character decodes to whose last token is missing."""
-
 
 def spans(
-    ids: Sequence[int], answer: str, decode: Decode, eos: Collection[int], stops: Sequence[str]
+    ids: Sequence[int],
+    answer: str,
+    decode: Decode,
+    ends: Collection[int],
+    stops: Sequence[str],
+    think_end: str | int | None = None,
 ) -> dict[str, Span]:
-    """Spans of a generated continuation.
+    """Spans of a generated continuation; each is the smallest range of tokens that holds its text.
 
-    ``generation`` runs up to and with the first end-of-sequence token or the token that completes the first stop
-    string, where generation alone in its batch would have ended. ``answer`` holds the tokens of the scored text,
-    without white space at its end; a token that straddles the end belongs to it. An answer of no text has no tokens.
+    ``generation`` runs up to and with the first token that ends a sequence, or the token that completes the first stop
+    string behind the thought, where generation alone in its batch would have ended. ``answer`` holds the tokens of the
+    scored text, without white space at its end; a token that straddles an end of it belongs to it. An answer of no text
+    has no tokens. ``thought`` runs up to and with the token that completes the last end-of-thinking marker. Without a
+    marker it is absent, also where a thought was broken off: lm-eval then scores its text, and that is the answer.
+
+    Text behind a token that ends a sequence is no part of any span, even if the harness scores it (it does where the
+    model itself goes on behind that token and other answers of the batch are longer). Where the harness cut the text in
+    some other way than 0.4.13 does, ``answer`` is absent.
 
     Args:
         ids: generated ids, padding included.
         answer: what the harness scores.
         decode: ids to text, special tokens skipped.
-        eos: ids that end a sequence.
-        stops: stop strings.
+        ends: ids that end a sequence.
+        stops: stop strings, in the harness's order.
+        think_end: the end-of-thinking marker: a text, or a token id.
     """
-    end = next((i + 1 for i, token in enumerate(ids) if token in eos), len(ids))
+    end = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
+    cut = _cut(ids[:end], decode, stops, think_end)
 
-    def text(n: int) -> str:
-        return decode(ids[:n])
+    def reach(place: int) -> int:
+        return cut.first + _reach(cut, decode, place)
 
-    full = text(end)
+    found = {"generation": Span(0, reach(cut.halt) if cut.halt else end)}
+    if cut.first or cut.marker:
+        found["thought"] = Span(0, reach(cut.marker))
+    if answer not in (cut.answer, _cut(ids, decode, stops, think_end).answer):
+        return found
+    wanted = cut.answer.rstrip() or cut.answer
+    start = cut.first + _start(cut, decode) if wanted else 0
+    found["answer"] = Span(start, reach(cut.start + len(wanted)) if wanted else 0)
+    return found
+
+
+class _Cut(NamedTuple):
+    """What lm-eval did to a row: all but `first` and `ids` in characters of `text`."""
+
+    ids: Sequence[int]
+    """The tokens that are decoded."""
+    first: int
+    """How many were left out in front: a thought that is cut on ids."""
+    text: str
+    marker: int
+    """Where a thought that is cut on text ends; 0 without one."""
+    start: int
+    """Where the answer begins."""
+    answer: str
+    halt: int
+    """Where the first stop string behind the thought is complete; 0 without one."""
+
+
+def _cut(ids: Sequence[int], decode: Decode, stops: Sequence[str], think_end: str | int | None) -> _Cut:
+    """The steps of `HFLM.generate_until` and `postprocess_generated_text`: first the thought, then the stop strings."""
+    first = 0
+    if isinstance(think_end, int):
+        first = next((i + 1 for i in reversed(range(len(ids))) if ids[i] == think_end), 0)
+    text = decode(ids[first:])
+    marker = start = 0
+    if isinstance(think_end, str) and think_end:
+        marker = start = len(text) - len(text.split(think_end)[-1])
+    if think_end not in (None, ""):
+        start = len(text) - len(text[start:].lstrip())
+    rest = answer = text[start:]
     stops = [s for s in stops if s]
-    if any(s in full for s in stops):
-        end = _first(end, lambda n: any(s in text(n) for s in stops))
-        full = text(end)
-    wanted = answer.rstrip() or answer
-    if not wanted:
-        return {"answer": Span(0, 0), "generation": Span(0, end)}
-    body = full
-    for s in stops:
-        body = body.split(s)[0]
-    at = 0 if wanted in (body, body.rstrip()) else body.rfind(wanted)  # behind what the harness strips: a thought
-    if at < 0:
-        return {"answer": Span(0, end), "generation": Span(0, end)}
-
-    def reaches(n: int, place: int) -> bool:  # not by length: a character cut in two may decode to more marks than one
-        return text(n)[:place] == full[:place]
-
-    stop = _first(end, lambda n: reaches(n, at + len(wanted)))
-    start = 0 if at == 0 else _first(stop, lambda n: reaches(n, at))
-    straddles = start > 0 and len(text(start).rstrip(BROKEN)) > at
-    return {"answer": Span(start - straddles, stop), "generation": Span(0, end)}
+    for stop in stops:
+        answer = answer.split(stop)[0]
+    halt = min((start + rest.index(s) + len(s) for s in stops if s in rest), default=0)
+    return _Cut(ids[first:], first, text, marker, start, answer, halt)
 
 
-def _first(most: int, holds: Callable[[int], bool]) -> int:
-    """The smallest n in 1..most for which a condition that stays true once true holds; it holds at `most`."""
-    low, high = 1, most
+def _start(cut: _Cut, decode: Decode) -> int:
+    """The first token of the answer: those before it that decode to nothing are left out."""
+    before = cut.text[: cut.start]
+    start = _reach(cut, decode, cut.start)
+    if decode(cut.ids[:start]) != before:
+        return start - 1  # this token holds text of both
+    while decode(cut.ids[: start + 1]) == before:
+        start += 1
+    return start
+
+
+def _reach(cut: _Cut, decode: Decode, place: int) -> int:
+    """The smallest number of tokens whose text agrees with the whole up to `place`.
+
+    Compared by text and not by length, since a character that is cut in two may decode to more marks than one. More
+    tokens agree all the more, but inside a run of byte tokens: some tokenizers decode such a run as a whole, so it may
+    agree, then be broken, then agree again. Hence a bisection, and a walk back to a place outside of any run.
+    """
+    wanted = cut.text[:place]
+
+    def agrees(text: str) -> bool:
+        return text[:place] == wanted
+
+    low, high = 0, len(cut.ids)
     while low < high:
         middle = (low + high) // 2
-        if holds(middle):
+        if agrees(decode(cut.ids[:middle])):
             high = middle
         else:
             low = middle + 1
-    return low
+    found = low
+    for n in reversed(range(low)):
+        text = decode(cut.ids[:n])
+        if agrees(text):
+            found = n
+        elif cut.text.startswith(text):
+            break
+    return found

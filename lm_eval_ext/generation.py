@@ -7,10 +7,12 @@ The parent encodes a batch of prompts (`tok_batch_encode`), generates (`_model_g
 # (lm-eval's class decorator hides the type of HFLM)
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lm_eval.models.huggingface import HFLM
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from lm_eval_ext.answers import spans
 from lm_eval_ext.capture import GenerationTap
@@ -48,30 +50,37 @@ class GenerationSession:
         self._new: list[list[int]] = []
         self._signals: dict[str, Tensor] | None = None
         self._stops: list[str] = []
+        self._ends: frozenset[int] = frozenset()
         self._finished: list[_Generated] = []
         self._said = False
+        marker = lm.think_end_token
+        if isinstance(marker, str) and (found := special_ids(lm.tokenizer, [marker])):
+            say(
+                f"think_end_token={marker} is a special token, which is left out of the text that lm-eval looks in, "
+                f"so it cuts no thought; give the token's id: think_end_token={min(found)}"
+            )
 
     def batch(self, prompts: Sequence[TaggedPrompt], ids: Tensor, mask: Tensor) -> None:
         """The next batch as encoded, padded on the left."""
         self.flush()
         self._rows = {p.index: row for row, p in enumerate(prompts)}
         self._prompts = [row[m.bool()].tolist() for row, m in zip(ids, mask)]
-        full = mask.all(-1).tolist()
-        self._truncated = [f and self._was_cut(p, len(ids[0])) for f, p in zip(full, prompts)]
-
-    def _was_cut(self, prompt: TaggedPrompt, width: int) -> bool:
-        """Whether a prompt that fills its whole row lost tokens on the left to do so."""
-        return len(self.lm.tok_encode(str(prompt))) > width
+        _, uncut = HFLM.tok_batch_encode(self.lm, [str(p) for p in prompts])
+        self._truncated = (uncut.sum(-1) > mask.sum(-1)).tolist()
 
     def tap(self) -> GenerationTap:
         """To hold around the batch's generation."""
         return GenerationTap(self.lm.model, self.lm.recorder.plan, self.lm.raw_dtype)
 
-    def generated(self, tap: GenerationTap, sequences: Tensor, start: int, stops: Sequence[str]) -> None:
-        """What the batch generated: ``sequences[:, start:]`` are the new tokens."""
+    def generated(
+        self, tap: GenerationTap, sequences: Tensor, start: int, stops: Sequence[str], eos: int | Iterable[int] | None
+    ) -> None:
+        """What the batch generated: ``sequences[:, start:]`` are the new tokens; `eos` is the request's own setting."""
         new = sequences[:, start:]
         self._new = new.tolist()
         self._stops = list(stops)
+        asked = frozenset({eos} if isinstance(eos, int) else eos or ())
+        self._ends = (asked or self.lm.eos_ids) | special_ids(self.lm.tokenizer, stops)
         self._signals = tap.signals(new)
         if self._signals is None and not self._said:
             self._said = True
@@ -83,7 +92,7 @@ class GenerationSession:
             return
         row = self._rows[place]
         ids = self._new[row]
-        cut = spans(ids, answer, self.lm.tok_decode, self.lm.eos_ids, self._stops)
+        cut = spans(ids, answer, self.lm.tok_decode, self._ends, self._stops, self.lm.think_end_token)
         n = cut["generation"].stop
         signals = None if self._signals is None else {k: v[row, :n].clone() for k, v in self._signals.items()}
         self._finished.append(
@@ -120,6 +129,15 @@ class GenerationSession:
     def finish(self) -> None:
         """The last batch."""
         self.flush()
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> frozenset[int]:
+    """The ids of those texts that are special tokens, which a decoded answer does not show.
+
+    lm-eval stops at such a stop string, which it looks for with special tokens, but cannot cut the text there.
+    """
+    special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(special[text] for text in texts if text in special)
 
 
 def settings(requests: Sequence[Any]) -> list[dict[str, Any]]:

@@ -294,7 +294,8 @@ class HFStoreLM(HFLM):
             return super()._model_generate(context, max_length, stop, **generation)
         with session.tap() as tap:
             found = super()._model_generate(context, max_length, stop, **generation)
-        self._recorder.watch(lambda: session.generated(tap, found, context.shape[1], stop))
+        eos = generation.get("eos_token_id")
+        self._recorder.watch(lambda: session.generated(tap, found, context.shape[1], stop, eos))
         return found
 
     def _detect_batch_size(self, *args: Any, **kwargs: Any) -> int:

@@ -18,6 +18,7 @@ from metrics.manifest import is_store
 from metrics.report import BASELINES, Table, auroc_table, graded_table, macro_table
 from metrics.report import show as show_table
 from metrics.score import NORMS as SCORE_NORMS
+from metrics.score import SPANS
 from metrics.store import Store, open_store
 from metrics.table import render
 
@@ -41,7 +42,7 @@ def show(store: Path, verify: bool, format_: str) -> None:
         of = tasks.setdefault((key.task, entry["kind"]), Counter())
         of["records"] += 1
         of["tokens"] += entry["token_count"]
-        of["empty"] += entry["spans"]["answer"][0] == entry["spans"]["answer"][1]
+        of["empty"] += len(set(entry["spans"].get("answer", (0, 1)))) == 1
         of["truncated"] += entry["truncated"]
     rows = [
         {
@@ -88,7 +89,7 @@ def metrics_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("store", type=click.Path(path_type=Path))
 @metrics_option
 @click.option("--labels", type=click.Path(path_type=Path), help="lm-eval output, or a jsonl or csv of labels.")
-@click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
+@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
 @click.option("--norm", type=click.Choice(SCORE_NORMS), default="none", help="Option of acc, acc_norm or acc_bytes.")
 @click.option(
     "--out",
@@ -151,7 +152,7 @@ def _one_type_a_column(frame: pd.DataFrame) -> pd.DataFrame:
 @click.option("--against", help="Test all others against this metric; by default the length of answer or prompt.")
 @click.option("--bootstrap", default=0, help="Resamples for intervals of AP and PRR; 2000 is usual.", show_default=True)
 @click.option("--errors-by", help="Also a table for each value of this document field among the wrong.")
-@click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
+@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
 @format_option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
 @click.option("--plot", type=click.Path(path_type=Path, file_okay=False), help="Save ROC and risk-coverage figures.")

@@ -35,7 +35,8 @@ class Record:
 
     `kind` is lm-eval's request type (``generate_until``, ``loglikelihood``, ``loglikelihood_rolling``).
     `spans` holds ``answer``, the tokens of the scored text, and ``generation``, every token up to the end of sequence
-    or the stop string; both index the token axis of the signals. `answer` is the harness's own response: a text, or
+    or the stop string, and, for a model that thinks first, ``thought``, the tokens up to and with the end-of-thinking
+    marker; all index the token axis of the signals. `answer` is the harness's own response: a text, or
     ``[log_likelihood, is_greedy]``, or a log-likelihood. Signals carry neither padding nor a batch axis.
     """
 

@@ -22,6 +22,7 @@ from metrics.record import Key, Record
 
 EMPTY_PROMPT = hashlib.sha256(b"").hexdigest()
 NORMS = ("none", "chars", "bytes")
+SPANS = ("answer", "generation", "thought")
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,13 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
         metrics: from `metrics.core.choose`.
         fetch: reads the records.
         span: ``answer``: the tokens of the scored text; ``generation``: up to and with the stop string or the end of
-            sequence.
+            sequence; ``thought``: up to and with the end-of-thinking marker. A record without that span is unscored.
 
     Raises:
         ValueError: unknown `span`.
     """
-    if span not in ("answer", "generation"):
-        raise ValueError(f"span='{span}' is not known; choose answer or generation")
+    if span not in SPANS:
+        raise ValueError(f"span='{span}' is not known; choose {', '.join(SPANS)}")
     known = signals()
     stored = sorted({n for c in metrics for n in c.metric.needs if known[n].cost != "free"})
     at = {unit.key: i for i, unit in enumerate(chosen) if not unit.lacking}
@@ -130,9 +131,9 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
     for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
         row = at[record.key]
         seen.add(row)
-        available = _available(record, chosen[row], span, known)
+        available = _available(record, chosen[row], span, known) if span in record.spans else None
         for choice in metrics:
-            value, reason = _one(choice, available, known)
+            value, reason = _one(choice, available, span, known)
             table.values[choice.id][row] = value
             if reason:
                 table.unscored[choice.id][reason] += 1
@@ -145,7 +146,7 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
 
 def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor]:
     """The signals of a record, cut to the span, with those that follow from its entry."""
-    start, stop = record.spans.get(span, (0, record.token_count))
+    start, stop = record.spans[span]
     made: dict[str, Tensor] = {}
     for name, value in record.signals.items():
         axes = known[name].axes if name in known else ()
@@ -161,13 +162,17 @@ def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal
     return {**made, **unit.options}
 
 
-def _one(choice: Choice, available: Mapping[str, Tensor], known: Mapping[str, Signal]) -> tuple[float, str]:
+def _one(
+    choice: Choice, available: Mapping[str, Tensor] | None, span: str, known: Mapping[str, Signal]
+) -> tuple[float, str]:
+    if available is None:
+        return math.nan, f"the record has no {span}"
     for name in choice.metric.needs:
         if name not in available:
             axis_option = "option" in known[name].axes
             return math.nan, "not multiple choice" if axis_option else f"signal '{name}' was not recorded"
         if "token" in known[name].axes and available["token_count"] == 0:
-            return math.nan, "empty answer"
+            return math.nan, f"empty {span}"
     value = float(choice(available))
     if not math.isnan(value):
         return value, ""

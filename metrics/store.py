@@ -94,7 +94,8 @@ class Store:
             metrics: names, ids or presets.
             labels: lm-eval's output folder or result file, what `simple_evaluate` returned, or a jsonl or csv file; by
                 default the result files that the manifest points at, and no labels when there is none.
-            span: ``answer`` (the scored text) or ``generation`` (with the stop string or end of sequence).
+            span: ``answer`` (the scored text), ``generation`` (with the stop string or end of sequence) or ``thought``
+                (with the end-of-thinking marker).
             norm: how the model's own choice among options is taken, as lm-eval's acc (``none``), acc_norm (``chars``)
                 or acc_bytes (``bytes``) does; token metrics of multiple choice describe that option.
 

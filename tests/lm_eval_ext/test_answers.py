@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lm_eval.models.utils import postprocess_generated_text
 
@@ -50,13 +50,19 @@ def tokens(*texts, rule=lossy):
     return ids, Pieces(pieces, rule)
 
 
-def cut(ids, decode, answer, stops=()):
-    found = spans(ids, answer, decode, {EOS}, stops)
+def cut(ids, decode, answer, stops=(), think=None):
+    found = spans(ids, answer, decode, {EOS}, stops, think)
     return tuple(found["answer"]), tuple(found["generation"])
 
 
-def harness(ids, decode, stops):
-    return postprocess_generated_text(decode(ids), list(stops), None)
+def harness(ids, decode, stops, think=None):
+    """What lm-eval's `generate_until` scores."""
+    if isinstance(think, int) and think in ids:
+        ids = ids[len(ids) - ids[::-1].index(think) :]
+    text = decode(ids)
+    if isinstance(think, int):
+        return postprocess_generated_text(text.lstrip(), list(stops), None)
+    return postprocess_generated_text(text, list(stops), think)
 
 
 @pytest.mark.parametrize(
@@ -106,40 +112,128 @@ def test_a_stop_behind_the_end_of_sequence_is_padding():
 def test_text_behind_the_end_of_sequence_is_left_out_even_if_the_host_scores_it():
     """Models that do not stop at it go on while others of the batch do; alone they would have stopped."""
     ids, decode = tokens("a", EOS, "b", ")")
-    assert cut(ids, decode, harness(ids, decode, [")"]), [")"]) == ((0, 2), (0, 2))
+    assert cut(ids, decode, harness(ids, decode, [")"]), [")"]) == ((0, 1), (0, 2))
 
 
-@pytest.mark.parametrize("thought", ["two", "4 or 5: ", "4"])
-def test_thoughts_before_the_answer_are_no_part_of_it(thought):
-    """lm-eval strips what stands before the end of thinking; the answer may occur in the thought as well."""
-    ids, decode = tokens("<think>", thought, "</think>", " ", "4", ")", "4")
-    answer = postprocess_generated_text(decode(ids), [")"], "</think>")
-    assert answer == "4"
-    assert cut(ids, decode, answer, [")"]) == ((4, 5), (0, 6))
+END = "</t>"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "expected"),
+    [
+        (["two", END, " ", "4", ")", "4"], [")"], {"thought": (0, 2), "answer": (3, 4), "generation": (0, 5)}),
+        (["4", END, " ", "4", ")", "4"], [")"], {"thought": (0, 2), "answer": (3, 4), "generation": (0, 5)}),
+        (["4 or 5: ", END, "4"], [")"], {"thought": (0, 2), "answer": (2, 3), "generation": (0, 3)}),
+        (
+            ["a)", " b", END, "4", ")"],
+            [")"],
+            {"thought": (0, 3), "answer": (3, 4), "generation": (0, 5)},
+        ),  # a stop in it
+        (["a", END, "b", END, "c", EOS], [], {"thought": (0, 4), "answer": (4, 5), "generation": (0, 6)}),  # the last
+        (["a", END, "\n\n", "b", "\n\n"], ["\n\n"], {"thought": (0, 2), "answer": (3, 4), "generation": (0, 5)}),
+        (["a", END, EOS, PAD], [], {"thought": (0, 2), "answer": (0, 0), "generation": (0, 3)}),  # nothing behind it
+        (["a", END, ")", "b"], [")"], {"thought": (0, 2), "answer": (0, 0), "generation": (0, 3)}),
+        ([" a", "b"], [")"], {"answer": (0, 2), "generation": (0, 2)}),  # never ended: lm-eval scores the thought
+        ([" ", "a)", "b"], [")"], {"answer": (1, 2), "generation": (0, 2)}),  # without its white space in front
+        (["a", EOS, END, "4"], [], {"answer": (0, 1), "generation": (0, 2)}),  # an end of thinking in what is padding
+        (
+            [END, "4"],
+            [],
+            {"thought": (0, 1), "answer": (1, 2), "generation": (0, 2)},
+        ),  # opened in the prompt, no thought
+        ([], [], {"answer": (0, 0), "generation": (0, 0)}),
+    ],
+)
+@pytest.mark.parametrize("form", [str, int])
+def test_thoughts_by_hand(pieces, stops, expected, form):
+    """The same for both forms of the marker, a text and a token id."""
+    if form is int and END not in pieces:
+        think = 99
+        ids, decode = tokens(*pieces)
+    elif form is int:
+        think = -3
+        ids, decode = tokens(*("" if p == END else p for p in pieces))
+        ids = [think if p == END else i for p, i in zip(pieces, ids)]
+    else:
+        think = END
+        ids, decode = tokens(*pieces)
+    answer = harness(ids, decode, stops, think)
+    assert spans(ids, answer, decode, {EOS}, stops, think) == {k: Span(*v) for k, v in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["a", "<", "/t", ">b", "c"], {"thought": (0, 4), "answer": (3, 5), "generation": (0, 5)}),
+        (["a</t>b"], {"thought": (0, 1), "answer": (0, 1), "generation": (0, 1)}),
+        (["a</", "t>4</t", ">5"], {"thought": (0, 3), "answer": (2, 3), "generation": (0, 3)}),
+    ],
+)
+def test_a_marker_inside_tokens_gives_its_token_to_both(pieces, expected):
+    ids, decode = tokens(*pieces)
+    answer = harness(ids, decode, [], END)
+    assert spans(ids, answer, decode, {EOS}, [], END) == {k: Span(*v) for k, v in expected.items()}
+
+
+def test_markers_that_overlap_are_split_from_the_left():
+    ids, decode = tokens("a", "t", "t", "t", "b")
+    assert harness(ids, decode, [], "tt") == "tb"
+    assert cut(ids, decode, "tb", [], "tt") == ((3, 5), (0, 5))
 
 
 def test_a_thought_that_begins_as_the_answer_does():
     ids, decode = tokens("4", " or five", "</think>", "4", EOS, PAD)
-    assert cut(ids, decode, "4", []) == ((3, 4), (0, 5))
+    assert cut(ids, decode, "4", [], "</think>") == ((3, 4), (0, 5))
 
 
 def test_the_answer_is_not_looked_for_inside_the_stop():
     ids, decode = tokens("</think>", "a", ")a", "b")
-    assert cut(ids, decode, "a", [")a"]) == ((1, 2), (0, 3))
+    assert cut(ids, decode, "a", [")a"], "</think>") == ((1, 2), (0, 3))
 
 
 @pytest.mark.parametrize("rule", [lossy, fallback])
 def test_an_answer_behind_a_thought_that_ends_in_a_broken_character(rule):
     smile = "😀".encode()
     ids, decode = tokens("ab", smile[:1], smile[1:], "</think>", smile[:2], smile[2:], "!", "\n", rule=rule)
-    assert cut(ids, decode, "😀!", ["\n"]) == ((4, 7), (0, 8))
+    assert cut(ids, decode, "😀!", ["\n"], "</think>") == ((4, 7), (0, 8))
 
 
-def test_an_answer_that_is_not_in_the_text_takes_the_whole_generation():
+@pytest.mark.parametrize("rule", [lossy, fallback])
+def test_an_answer_whose_first_character_begins_in_the_markers_token(rule):
+    smile = "😀".encode()
+    ids, decode = tokens("ab", b"</think>" + smile[:1], smile[1:], "!", rule=rule)
+    assert spans(ids, "😀!", decode, {EOS}, [], "</think>")["answer"] == Span(1, 4)
+
+
+def test_tokens_in_front_that_decode_to_nothing_are_no_part_of_the_answer():
+    ids, decode = tokens("", "", "4", "", ")", "")
+    assert cut(ids, decode, "4", [")"]) == ((2, 3), (0, 5))
+
+
+def test_a_run_of_bytes_that_decodes_as_a_whole():
+    """As SentencePiece's decoder does: a run that is broken anywhere is broken everywhere."""
+
+    def whole_run(raw):
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "\N{REPLACEMENT CHARACTER}" * len(raw)
+
+    euro, smile = "€".encode(), "😀".encode()
+    ids, decode = tokens(*(bytes([b]) for b in euro + smile + smile), rule=whole_run)
+    assert cut(ids, decode, "€", ["😀"]) == ((0, 3), (0, 7))
+    assert cut(ids, decode, "€", ["😀😀"]) == ((0, 3), (0, 11))
+    assert cut(ids, decode, "€😀😀", []) == ((0, 11), (0, 11))
+    ids, decode = tokens(*(bytes([b]) for b in euro + smile[:2]), rule=whole_run)
+    assert cut(ids, decode, harness(ids, decode, []), []) == ((0, 5), (0, 5))
+
+
+def test_an_answer_that_was_cut_otherwise_has_no_span():
     ids, decode = tokens("a", "b", EOS, PAD)
-    assert cut(ids, decode, "rewritten", []) == ((0, 3), (0, 3))
+    assert spans(ids, "rewritten", decode, {EOS}, []) == {"generation": Span(0, 3)}
 
 
+THINK = -3
 ALPHABET = "ab \n#😀é"
 
 
@@ -160,29 +254,44 @@ def continuations(draw):
 @given(
     made=continuations(),
     stops=st.lists(st.sampled_from(["\n", "#", "##", "b#", "é", "😀", "\n\n"]), max_size=3),
+    think=st.sampled_from([None, "", "a", "é", "#", "aa", THINK]),
+    thoughts=st.lists(st.integers(0, 14), max_size=2),
     rule=st.sampled_from([lossy, fallback]),
 )
-def test_spans_cover_the_bytes_of_the_answer(made, stops, rule):
+def test_spans_cover_the_bytes_of_their_texts(made, stops, think, thoughts, rule):
+    """Offsets of bytes say where each text lies, whatever the marks of broken characters look like."""
     ids, pieces = made
+    if think == THINK:
+        for at in thoughts:
+            if at <= ids.index(EOS) if EOS in ids else at <= len(ids):
+                ids = [*ids[:at], THINK, *ids[at:]]
     decode = Pieces(pieces, rule)
-    raw = b"".join(pieces)
-    offsets = [0]
-    for i in ids:
-        offsets.append(offsets[-1] + (len(pieces[i]) if i >= 0 else 0))
-    answer = harness(ids, decode, stops)
-    found = spans(ids, answer, decode, {EOS}, stops)
+    sizes = [len(pieces[i]) if i >= 0 else 0 for i in ids]
+    first = len(ids) - ids[::-1].index(THINK) if think == THINK and THINK in ids else 0
+    raw = b"".join(pieces[i] for i in ids[first:] if i >= 0)
+    assume(rule(raw).encode() == raw)  # no thought that ends inside a character
+    answer = harness(ids, decode, stops, think)
+    found = spans(ids, answer, decode, {EOS}, stops, think)
 
-    complete = [raw.find(s.encode()) + len(s.encode()) for s in stops if s.encode() in raw]
-    through = ids.index(EOS) + 1 if EOS in ids else len(ids)
-    expected = next((n for n in range(1, through + 1) if complete and offsets[n] >= min(complete)), through)
-    assert found["generation"] == Span(0, expected)
+    def through(place):
+        return next(n for n in range(first, len(ids) + 1) if sum(sizes[first:n]) >= place)
 
+    marker = len(raw) - len(raw.split(think.encode())[-1]) if think and think != THINK else 0
+    start = marker
+    while think and raw[start : start + 1].isspace():
+        start += 1
+    complete = [raw.find(s.encode(), start) + len(s.encode()) for s in stops if s.encode() in raw[start:]]
+    end = ids.index(EOS) + 1 if EOS in ids else len(ids)
+    expected = {"generation": Span(0, through(min(complete)) if complete else end)}
+    if first or marker:
+        expected["thought"] = Span(0, through(marker))
     scored = len((answer.rstrip() or answer).encode())
-    if not scored:
-        assert found["answer"] == Span(0, 0)
+    if scored:
+        begin = max(n for n in range(first, len(ids)) if sum(sizes[first:n]) <= start)
+        expected["answer"] = Span(begin, through(start + scored))
     else:
-        last = next(n for n in range(1, len(offsets)) if offsets[n] >= scored)
-        assert found["answer"] == Span(0, last)
+        expected["answer"] = Span(0, 0)
+    assert found == expected
     assert found["answer"].stop <= found["generation"].stop
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,17 @@ def test_every_missing_score_has_its_reason():
     assert made.unscored["mean_nll"] == {"empty answer": 1, "signal holds NaN": 1}
     assert made.unscored["mean_entropy"] == {"signal 'entropy' was not recorded": 3}
     assert made.unscored["choice_entropy"] == {"not multiple choice": 3}
+
+
+def test_a_record_without_the_span_is_unscored():
+    thinking = text_record(0, [-1.0, -2.0, -4.0], (2, 3))
+    thinking = replace(thinking, spans={**thinking.spans, "thought": Span(0, 2)})
+    nothing = replace(thinking, key=Key("gen", 1, 0, 0), spans={**thinking.spans, "thought": Span(0, 0)})
+    made = table([thinking, nothing, text_record(2, [-1.0], (0, 1))], "sequence_nll+prompt_length", span="thought")
+    assert made.values["sequence_nll"][0] == 3.0
+    assert all(map(math.isnan, made.values["sequence_nll"][1:]))
+    assert made.unscored["sequence_nll"] == {"empty thought": 1, "the record has no thought": 1}
+    assert made.unscored["prompt_length"] == {"the record has no thought": 1}
 
 
 def test_a_record_that_could_not_be_read_is_counted():
