@@ -85,8 +85,8 @@ def test_numbers_survive(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda i, d: d.write_bytes(d.read_bytes()[:-7]), "bytes: its 4 records are left out"),
-        (lambda i, d: d.unlink(), "is missing: its 4 records are left out"),
+        (lambda i, d: d.write_bytes(d.read_bytes()[:-7]), "bytes; its 4 records are left out. Delete "),
+        (lambda i, d: d.unlink(), "is missing; its 4 records are left out. Delete "),
         (lambda i, d: d.write_bytes(b"x" * d.stat().st_size), None),
         (lambda i, d: i.write_bytes(i.read_bytes()[:-9]), "not the index of a shard"),
         (lambda i, d: i.write_text("".join(i.read_text().splitlines(True)[:-1])), "3 of 4 records"),
@@ -94,7 +94,7 @@ def test_numbers_survive(tmp_path):
         (lambda i, d: i.write_bytes(b"\xff\xfe\x00"), "not the index of a shard"),
         (lambda i, d: i.write_text('{"a": 1}\n'), "not the index of a shard"),
         (lambda i, d: i.write_text('[1]\n"x"\n'), "not the index of a shard"),
-        (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + '{"x": 1}\n' * 4), "a record without its key"),
+        (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + '{"x": 1}\n' * 4), "records differ from their checksum"),
         (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + "5\n" * 4), "not the index of a shard"),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_reader_beside_the_writer(tmp_path):
 def test_linking_keeps_the_rest_of_the_manifest(fill, tmp_path):
     fill([0])
     store = open_store(tmp_path / "s")
-    before = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    before = open_store(tmp_path / "s").manifest
     store.link(tmp_path / "results.json", "one")
     after = store.manifest
     assert after["runs"][0].pop("results") == [str(tmp_path / "results.json")]
