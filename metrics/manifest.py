@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metrics import shard
-from metrics.seal import SEAL, intact
+from metrics.seal import SEAL, intact, sealed
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -42,13 +42,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(what if held else f"{what}; give the folder named by store=DIR")
     try:
         manifest = json.loads(file.read_bytes().decode(errors="surrogatepass"))
-        schema = manifest["schema"]
+        if not isinstance(manifest, dict):
+            raise ValueError("no object")
+        schema = manifest.get("schema")
         if type(schema) is not int:
             raise ValueError(f"schema={schema!r}"[:200])
-        changed = SEAL in manifest and not intact(manifest)
+        changed = sealed(manifest) and not intact(manifest)
         if schema <= SCHEMA and not changed:
             _check(manifest)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise ValueError(f"{file} is not a manifest of eval-ext ({problem}); {RESTORE}") from None
     if changed:
         raise ValueError(

@@ -7,8 +7,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-SEAL = "crc32"
-"""The field that holds the checksum; what it means stays the same in every schema."""
+SEAL = "seal"
+"""The field that holds the checksum, as ``crc32 1b2c3d4e``; what it means stays the same in every schema."""
+
+PREFIX = "crc32 "
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,10 +23,16 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     return {SEAL: _checksum(plain), **plain}
 
 
+def sealed(content: Mapping[str, Any]) -> bool:
+    """Whether an object holds a checksum, be it under a name that has been damaged."""
+    return SEAL in content or any(isinstance(value, str) and value.startswith(PREFIX) for value in content.values())
+
+
 def intact(content: Mapping[str, Any]) -> bool:
     """Whether an object read from JSON agrees with the checksum in it; False too where it holds none."""
     return content.get(SEAL) == _checksum({k: v for k, v in content.items() if k != SEAL})
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()):08x}"
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"{PREFIX}{zlib.crc32(text.encode()):08x}"

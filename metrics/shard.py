@@ -2,7 +2,8 @@
 
 `name.safetensors` holds, for every signal, one flat array of all records' values end to end and an array
 ``signal/shape`` with one row of sizes a record (-1 where the record lacks the signal). Prompts repeat, so their tokens
-are kept once and ``prompt_tokens/row`` says whose they are. `name.jsonl` starts with a header that holds the size and
+are kept once and ``prompt_tokens/row`` says whose they are; a scalar that some records lack has such a column too, -1
+for those. `name.jsonl` starts with a header that holds the size and
 SHA-256 of the other file, then one line a record.
 
 Both are written under a temporary name, flushed to the disk and renamed, the index last: **a shard exists when its
@@ -251,9 +252,11 @@ def _columns(records: Sequence[Record]) -> dict[str, Tensor]:
     columns: dict[str, Tensor] = {}
     for name in sorted({n for r in records for n in r.signals}):
         values = [r.signals.get(name) for r in records]
+        first = next(v for v in values if v is not None)
         if name == PROMPT:
             values, columns[f"{name}/row"] = _distinct(values)
-        first = next(v for v in values if v is not None)
+        elif first.ndim == 0 and any(v is None for v in values):  # a scalar has no sizes to tell a missing one by
+            values, columns[f"{name}/row"] = _present(values)
         columns[name] = torch.cat([v.reshape(-1) for v in values if v is not None]).contiguous()
         missing = [-1] * first.ndim
         shapes = [list(v.shape) if v is not None else missing for v in values]
@@ -274,6 +277,15 @@ def _distinct(values: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
             rows[content] = len(kept)
             kept.append(value)
         owner.append(rows[content])
+    return kept, torch.tensor(owner, dtype=torch.int64)
+
+
+def _present(values: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
+    owner, kept = [], []
+    for value in values:
+        owner.append(-1 if value is None else len(kept))
+        if value is not None:
+            kept.append(value)
     return kept, torch.tensor(owner, dtype=torch.int64)
 
 

@@ -64,6 +64,16 @@ def test_rows_in_any_order_and_columns_that_some_lack(tmp_path):
     assert c == {}
 
 
+def test_a_scalar_that_some_lack(tmp_path):
+    """It has no sizes, so a row for each record says whose it is."""
+    values = [None, torch.tensor(1.5), None, torch.tensor(2.5), torch.tensor(float("nan"))]
+    shard.write(tmp_path, "a", [record(1, signals={} if v is None else {"scalar": v}) for v in values])
+    found = shard.read(tmp_path / "a.jsonl", range(5), ["scalar"])
+    assert [f.get("scalar") is None for f in found] == [True, False, True, False, False]
+    assert [float(found[i]["scalar"]) for i in (1, 3)] == [1.5, 2.5]
+    assert found[1]["scalar"].shape == ()
+
+
 def test_equal_prompts_are_kept_once(tmp_path):
     shard.write(tmp_path, "a", [record(i, signals={"prompt_tokens": torch.arange(9000)}) for i in range(20)])
     assert (tmp_path / "a.safetensors").stat().st_size < 2 * 9000 * 8
