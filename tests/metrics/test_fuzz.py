@@ -262,14 +262,14 @@ def test_whatever_is_changed_is_noticed_or_harmless(number, sound, capsys):
             print(f"\n{dict(outcomes)}")
 
 
-@pytest.mark.parametrize("number", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_store_without_checksums_is_read_and_its_damage_crashes_nothing(number, sound, capsys):
     before = everything(sound)
     assert everything(unsealed(sound)) == before
     outcomes = fuzz(sound, 1, number, equal=False)
     assert sum(outcomes.values()) == number
     with capsys.disabled():
-        if number > 600:
+        if number > 300:
             print(f"\n{dict(outcomes)}")
 
 
