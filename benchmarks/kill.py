@@ -1,14 +1,14 @@
 """kill -9 at random moments of a recording: what is left, and what a resumed store holds.
 
-The demo model answers counting questions of three request types, batch size 1, greedy, every signal recorded, two records
-a shard. One run is left alone. Others are killed, a fifth of them in start-up, a fifth in closing, the rest in between, at
-seeded moments spread over what the phase took in the run left alone; then read, then resumed. The resumed store is
-compared with the uninterrupted one, bit for bit.
+The demo model answers counting questions of three request types, batch size 1, greedy, every signal recorded, two
+records a shard. One run is left alone. Others are killed, a fifth of them in start-up, a fifth in closing, the rest in
+between, at seeded moments spread over what the phase took in the run left alone; then read, then resumed. The resumed
+store is compared with the uninterrupted one, bit for bit.
 
     python benchmarks/kill.py --moments 50
 
-Each recording is a fork of this process, so that the moments fall into our work and not into imports. A record counts as
-finished once the writer has returned from writing its shard; the child notes it in a log of its own.
+Each recording is a fork of this process, so that the moments fall into our work and not into imports. A record counts
+as finished once the writer has returned from writing its shard; the child notes it in a log of its own.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def forked(store: Path, log: Path, asked: dict[str, list[Instance]]) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        os.dup2(os.open(log.with_suffix(".err"), os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
+        os.dup2(os.open(log.with_name(f"{log.name}.err"), os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
         status = 1
         try:
             record(store, log, asked)
@@ -115,7 +115,9 @@ def finish(store: Path, log: Path, asked: dict[str, list[Instance]]) -> None:
     """A run to its end."""
     _, status = os.waitpid(forked(store, log, asked), 0)
     if status:
-        raise click.ClickException(f"the run ended with {status}: {log.with_suffix('.err').read_text()[-2000:]}")
+        raise click.ClickException(
+            f"the run ended with {status}: {log.with_name(f'{log.name}.err').read_text()[-2000:]}"
+        )
 
 
 def marks(log: Path) -> dict[str, float]:
@@ -160,6 +162,8 @@ def kill_in(phase: str, delay: float, folder: Path, asked: dict[str, list[Instan
         folder.mkdir()
         child = forked(folder / "store", folder / "log", asked)
         while phase not in marks(folder / "log"):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                raise click.ClickException(f"the run ended by itself: {(folder / 'log.err').read_text()[-2000:]}")
             time.sleep(0.001)
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
@@ -191,7 +195,7 @@ def kill(folder: Path, phase: str, delay: float, asked: dict[str, list[Instance]
         found[f"{phase}|no store yet"] = 1
     found[f"{phase}|lost"] = len(finished - held)
     finish(store, log, asked)
-    err = log.with_suffix(".err").read_text()
+    err = log.with_name(f"{log.name}.err").read_text()
     found[f"{phase}|served"] = sum(int(line.split()[1]) for line in err.splitlines() if "are served from" in line)
     found[f"{phase}|unequal"] = unlike(whole, contents(store))
     return found

@@ -22,8 +22,8 @@ class Lock:
     `option` is how the user names another folder, for the message.
 
     Where the system has `flock`, the kernel lets go of it when the process dies; elsewhere (Windows) a lock that a dead
-    process left behind has to be deleted by hand, as the message says. A lock file that is deleted or replaced while it is
-    being taken is taken again.
+    process left behind has to be deleted by hand, as the message says. A lock file that is deleted or replaced while
+    it is being taken is taken again.
 
     Raises:
         BlockingIOError: somebody else holds it; the message names who, since when and what to do.
@@ -79,8 +79,12 @@ class Lock:
             here = here and owner["host"] == socket.gethostname()
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             who = "another process"
-        remedy = "wait for it to end, or end it" if here else f"wait for it to end; if it no longer runs, delete {self.path}"
-        return BlockingIOError(f"{self.path.parent} is being written by {who}; {remedy}; or give another {self._option}")
+        remedy = (
+            "wait for it to end, or end it" if here else f"wait for it to end; if it no longer runs, delete {self.path}"
+        )
+        return BlockingIOError(
+            f"{self.path.parent} is being written by {who}; {remedy}; or give another {self._option}"
+        )
 
 
 def _owner() -> dict[str, str | int]:

@@ -12,8 +12,8 @@ from metrics.seal import SEAL, intact, sealed
 SCHEMA = 1
 MANIFEST = "manifest.json"
 RESTORE = (
-    "the records beside it are whole: restore it from a copy, or record one request with the same settings into another "
-    f"store (--limit 1) and copy its {MANIFEST} here"
+    "the records beside it are whole: restore it from a copy, or record one request with the same settings into "
+    f"another store (--limit 1) and copy its {MANIFEST} here"
 )
 
 
@@ -54,8 +54,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not a manifest of eval-ext ({problem}); {RESTORE}") from None
     if changed:
         raise ValueError(
-            f"{file} was edited or damaged since eval-ext wrote it: its checksum differs; look it over, then delete its "
-            f'line "{SEAL}" to have it read as it is; the records beside it are whole'
+            f"{file} was edited or damaged since eval-ext wrote it: its checksum differs; look it over, then delete "
+            f'its line "{SEAL}" to have it read as it is; the records beside it are whole'
         )
     if schema > SCHEMA:
         raise ValueError(f"{file} has schema {schema}; this version reads up to {SCHEMA}: upgrade eval-ext")

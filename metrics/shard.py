@@ -29,22 +29,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from metrics.record import Key, Record
+from metrics.record import Record, check_entry
 from metrics.seal import SEAL, intact, seal
 
 PROMPT = "prompt_tokens"
 UNCHECKED = frozenset(("shard", "run", "records", "bytes", "sha256", "signals"))
 """Fields of the headers that hold no checksum of themselves."""
-
-FIELDS: dict[str, type] = {
-    **{"task": str, "doc_id": int, "request": int, "occurrence": int, "kind": str},
-    **{"spans": dict, "prompt_hash": str, "doc_hash": str, "request_hash": str, "answer": object},
-    **{"prompt_count": int, "token_count": int, "chars": int, "bytes": int, "siblings": int, "truncated": bool},
-}
-"""What an entry may hold."""
-
-KEYS = {*Key._fields, "spans", "doc_hash", "request_hash", "prompt_hash", "prompt_count", "token_count", "answer"}
-"""What it has to."""
 
 BROKEN = (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError, OverflowError)
 """What reading a data file of nonsense may raise."""
@@ -106,7 +96,8 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             raise ValueError("its records differ from their checksum")
         entries = [json.loads(line.decode(errors="surrogatepass")) for line in lines]
         if SEAL not in header:
-            _check_entries(entries)
+            for entry in entries:
+                check_entry(entry)
     except (OSError, ValueError, RecursionError) as problem:
         raise DamagedShard(path, f": not the index of a shard ({problem})") from None
     data = path.with_suffix(".safetensors")
@@ -227,25 +218,10 @@ def _header(file: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _check_entries(entries: Sequence[Any]) -> None:
-    """Raise a ValueError at the first entry that no record can be made of."""
-    for entry in entries:
-        if not isinstance(entry, dict) or not entry.keys() >= KEYS:
-            raise ValueError("a record without its key")
-        for name, value in entry.items():
-            kind = FIELDS.get(name)
-            if kind is None or not (type(value) is kind or kind is object):
-                raise ValueError(f"a record with {name}={value!r}"[:200])
-        for name, span in entry["spans"].items():
-            whole = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
-            if not whole or not 0 <= span[0] <= span[1] <= entry["token_count"]:
-                raise ValueError(f"a record with the span {name}={span!r}"[:200])
-
-
 def _crc32(name: str, value: Tensor) -> int:
     """CRC-32 of a column: its name, type and sizes, then its bytes."""
     described = zlib.crc32(f"{name} {value.dtype} {list(value.shape)} ".encode(errors="surrogatepass"))
-    return zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy(), described)
+    return zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data, described)
 
 
 def _columns(records: Sequence[Record]) -> dict[str, Tensor]:

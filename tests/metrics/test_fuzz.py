@@ -132,7 +132,7 @@ def zero_block(rng, data):
 
 def repeat_line(rng, data):
     lines = data.split(b"\n")
-    return b"\n".join(lines[: rng.randrange(len(lines))] + [rng.choice(lines)] + lines[rng.randrange(len(lines)) :])
+    return b"\n".join([*lines[: rng.randrange(len(lines))], rng.choice(lines), *lines[rng.randrange(len(lines)) :]])
 
 
 def change_digit(rng, data):

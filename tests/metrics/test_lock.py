@@ -125,6 +125,7 @@ def test_a_user_without_a_name(tmp_path, monkeypatch):
 
 def test_a_file_system_without_locks_says_so(tmp_path, monkeypatch):
     """And does not blame another process."""
+
     def unsupported(*_):
         raise OSError(37, "No locks available")
 

@@ -104,7 +104,10 @@ def test_numbers_survive(tmp_path):
         (lambda i, d: i.write_bytes(b"\xff\xfe\x00"), "not the index of a shard"),
         (lambda i, d: i.write_text('{"a": 1}\n'), "not the index of a shard"),
         (lambda i, d: i.write_text('[1]\n"x"\n'), "not the index of a shard"),
-        (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + '{"x": 1}\n' * 4), "records differ from their checksum"),
+        (
+            lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + '{"x": 1}\n' * 4),
+            "records differ from their checksum",
+        ),
         (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + "5\n" * 4), "not the index of a shard"),
     ],
 )

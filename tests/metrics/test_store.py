@@ -1,6 +1,5 @@
 """A store: modes, one writer, lazy readers, and damage that stays local."""
 
-import json
 import os
 import shutil
 import warnings
@@ -235,7 +234,9 @@ def test_records_survive_their_manifest(damage, fill, tmp_path):
         os.truncate(manifest, 20)
     else:
         manifest.unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match="the records beside it are whole: restore it .*--limit 1"):
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=r"the records beside it are whole: restore it .*--limit 1"
+    ):
         open_store(tmp_path / "s")
     other = Writer(tmp_path / "other", {**FACTS, "run_id": "two"})
     other.add(record(9))
