@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+
+
+def plain(model: Any) -> PreTrainedModel:
+    """The Hugging Face model inside what peft or torch.compile made of it; an adapter's layers are in it."""
+    model = getattr(model, "_orig_mod", model)
+    unwrap = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap is not None else model
 
 
 def blocks(model: PreTrainedModel) -> nn.ModuleList:

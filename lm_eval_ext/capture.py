@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lm_eval_ext.arch import plain
+from lm_eval_ext.room import in_parts
 from metrics.core import signals
 from metrics.plan import Plan, derive
 
@@ -31,14 +34,17 @@ def logit_signals(
 
 def _reduce(plan: Plan, logits: Tensor, tokens: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
     stage = plan.stage("logits")
-    rows = max(1, (CACHE_BYTES if logits.is_cpu else BLOCK_BYTES) // (4 * logits.shape[-1]))
-    parts: list[dict[str, Tensor]] = []
-    for block, ids in zip(logits.split(rows), tokens.split(rows)):
-        made = derive(stage, {"logits": block, "tokens": ids})
+
+    def reduce(rows: Sequence[int]) -> dict[str, Tensor]:
+        at = slice(rows[0], rows[-1] + 1)
+        made = derive(stage, {"logits": logits[at], "tokens": tokens[at]})
         kept = {name: made[name] for name in plan.keep if name in made}
         if "logits" in plan.keep:
-            kept["logits"] = block.to(raw_dtype or block.dtype)
-        parts.append(kept)
+            kept["logits"] = logits[at].to(raw_dtype or logits.dtype)
+        return kept
+
+    most = max(1, (CACHE_BYTES if logits.is_cpu else BLOCK_BYTES) // (4 * logits.shape[-1]))
+    parts = in_parts(reduce, range(len(logits)), most)
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}
 
 
@@ -59,9 +65,7 @@ class GenerationTap:
         self._broken = False
 
     def __enter__(self) -> GenerationTap:
-        inner = getattr(self._model, "get_base_model", lambda: self._model)()  # a peft adapter's model
-        generating = getattr(inner.generate, "__self__", inner)  # what torch.compile has wrapped
-        self._handle = generating.register_forward_hook(self._after_forward, with_kwargs=True)
+        self._handle = plain(self._model).register_forward_hook(self._after_forward, with_kwargs=True)
         return self
 
     def __exit__(self, *_: object) -> None:

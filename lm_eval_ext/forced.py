@@ -1,108 +1,262 @@
 """The teacher-forced pass over prompts and answers that the evaluation has ended with: hidden states and attention.
 
-Everything here knows about batches and padding; what leaves here does not.
+Everything here knows about batches and padding; what leaves here does not. Memory is bounded: hidden states are reduced
+layer by layer, and where the attention maps or the logits of the whole text would be too large, the text is read in
+pieces over a key-value cache, so that no square of its length arises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
+from lm_eval_ext.arch import plain
 from lm_eval_ext.capture import logit_signals
+from lm_eval_ext.room import in_parts, out_of_memory, release
 from lm_eval_ext.taps import attention_taps, residual_taps
+from metrics.core import signals
 from metrics.plan import Plan, derive
 
+Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
+Found = list[dict[str, Tensor]]
 
-def teacher_forced(
-    model: PreTrainedModel,
-    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
-    plan: Plan,
-    layers: Sequence[int],
-    *,
-    logits: bool,
-    raw_dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> list[dict[str, Tensor]]:
-    """One pass over prompts and continuations; the signals of each, unpadded, on the CPU.
+ROOM = {"cpu": 256 << 20}
+"""Bytes that one layer's attention maps, or the logits, may take, by type of device."""
+
+MUCH = 1 << 30
+"""The same on any other device."""
+
+FEWEST = 16
+"""A piece is never shorter than this many positions."""
+
+
+class ForcedPass:
+    """Reads prompts and answers once more and returns the signals of each, unpadded, on the CPU.
 
     A continuation that ends one token beyond the model's positions, as a scored one may, is read without that token;
-    the step after it is then NaN.
+    the step after it is then NaN. When memory runs out, the batch is halved, then the piece, and stays so; `tell` is
+    called with one line, once.
 
     Args:
-        model: a causal decoder.
-        sequences: pairs (prompt ids, continuation ids), each of at least one token.
+        model: a causal decoder, wrapped (peft, torch.compile) or not.
         plan: what to keep.
         layers: layers of the residual stream and of attention to look at.
-        logits: whether to compute the signals of the logits too.
-        raw_dtype: precision of raw tensors kept whole.
-        device: where the input goes.
+        raw_dtype: precision of raw tensors kept whole; the model's own by default.
+        device: where the input goes; the model's own by default.
+        tell: takes a line for the user.
+        room: bytes that one layer's attention maps, or the logits, may take; by the device by default.
     """
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    read = [len(p) + len(c) - (len(p) + len(c) - 1 == most) for p, c in sequences]
-    ids = torch.zeros((len(sequences), max(read)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, (n, (prompt, continuation)) in enumerate(zip(read, sequences)):
-        ids[row, :n] = torch.tensor([*prompt, *continuation][:n])
-        mask[row, :n] = 1
-    states: dict[int, list[Tensor]] = {}
-    weights: dict[int, list[dict[str, Tensor]]] = {}
 
-    def take_state(layer: int, state: Tensor) -> None:
-        whole = enumerate(zip(read, sequences))
-        states[layer] = [_steps(state[r, len(p) - 1 : n], 0, c).clone() for r, (n, (p, c)) in whole]
+    def __init__(
+        self,
+        model: Any,
+        plan: Plan,
+        layers: Sequence[int],
+        *,
+        raw_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        tell: Callable[[str], None] | None = None,
+        room: int | None = None,
+    ) -> None:
+        self.model: PreTrainedModel = plain(model)
+        self.plan = plan
+        self.layers = layers
+        self.raw_dtype = raw_dtype
+        self.device = torch.device(device) if device is not None else self.model.device
+        self.room = room or ROOM.get(self.device.type, MUCH)
+        self._tell = tell
+        self._most: int | None = None
 
-    def take_weights(layer: int, weight: Tensor) -> None:
-        weights[layer] = []
-        for r, (n, (p, c)) in enumerate(zip(read, sequences)):
-            seen = nn.functional.pad(weight[r, :, len(p) - 1 : n, :n], (0, len(p) + len(c) - n))
-            weights[layer].append(_attention_signals(plan, _steps(seen, 1, c), raw_dtype))
+    def __call__(self, sequences: Sequences, *, logits: bool = False) -> Found:
+        """The signals of each pair (prompt ids, continuation ids), each of at least one token.
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        if "hidden" in plan.capture:
-            stack.enter_context(residual_taps(model, layers, take_state))
-        if "attention" in plan.capture:
-            stack.enter_context(attention_taps(model, layers, take_weights))
-        inner = model if logits else model.base_model  # without the head, where no logits are wanted
-        out = inner(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-    found = []
-    for row, (prompt, continuation) in enumerate(sequences):
-        made: dict[str, Tensor] = {}
-        if logits:
-            rows = out.logits[row, len(prompt) - 1 : len(prompt) + len(continuation) - 1]
-            made.update(logit_signals(plan, rows, torch.tensor(continuation, device=rows.device), raw_dtype))
-        if states:
-            made.update(_hidden_signals(plan, torch.stack([states[k][row] for k in sorted(states)]), raw_dtype))
-        if weights:
-            per_layer = [weights[k][row] for k in sorted(weights)]
-            made.update({name: torch.cat([w[name] for w in per_layer]) for name in per_layer[0]})
-        found.append({name: value.cpu() for name, value in made.items()})
-    return found
+        Args:
+            sequences: what to read.
+            logits: whether to compute the signals of the logits too.
+
+        Raises:
+            RuntimeError: not even the shortest piece of one text fits into memory.
+        """
+        if not sequences:
+            return []
+        width = max(len(p) + len(c) for p, c in sequences)
+        fits = max(1, self.room // (width * self._row_bytes(width, logits)))
+        most = min(len(sequences), fits, self._most or len(sequences))
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            done = in_parts(lambda part: self._shrinking(part, logits), sequences, most, self._halved)
+        return [one for part in done for one in part]
+
+    def _halved(self, most: int) -> None:
+        self._most = most
+        self._say("smaller batches")
+
+    def _say(self, how: str) -> None:
+        if self._tell is not None:
+            self._tell(f"memory ran out in the pass for signals; it goes on with {how}")
+            self._tell = None
+
+    def _shrinking(self, sequences: Sequences, logits: bool) -> Found:
+        """The passes over some texts; where a single one does not fit, with less and less room for it."""
+        while True:
+            try:
+                return self._passes(sequences, logits)
+            except (RuntimeError, MemoryError) as problem:
+                width = max(len(p) + len(c) for p, c in sequences)
+                row = self._row_bytes(width, logits)
+                room = min(self.room, width * row) // 2
+                if not out_of_memory(problem) or len(sequences) > 1 or room < FEWEST * row:
+                    raise
+            self.room = room
+            release()
+            self._say("pieces of a text")
+
+    def _passes(self, sequences: Sequences, logits: bool) -> Found:
+        """One pass where everything fits, else one for hidden states and one, in pieces, for the rest."""
+        width = max(len(p) + len(c) for p, c in sequences)
+        row = self._row_bytes(width, logits) * len(sequences)
+        hidden, attention = "hidden" in self.plan.capture, "attention" in self.plan.capture
+        piece = width if width * row <= self.room else max(FEWEST, self.room // row)
+        if piece == width and not (hidden and attention and self._eager_differs()):
+            return self._pass(sequences, hidden, attention, logits, width)
+        found: Found = [{} for _ in sequences]
+        if hidden:
+            found = self._pass(sequences, True, False, False, width)
+        if attention or logits:
+            found = [{**a, **b} for a, b in zip(found, self._pass(sequences, False, attention, logits, piece))]
+        return found
+
+    def _row_bytes(self, width: int, logits: bool) -> int:
+        """What one position costs: a row of every head's map, as scores and as weights, or a row of logits."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_attention_heads", 0) if "attention" in self.plan.capture else 0
+        return max(8 * heads * width, 8 * config.vocab_size if logits else 0, 1)
+
+    def _eager_differs(self) -> bool:
+        """Whether eager attention computes something else than the model's own: fused kernels leave soft-caps out."""
+        config = self.model.config.get_text_config()
+        own = self.model.config._attn_implementation
+        return own not in (None, "eager") and bool(getattr(config, "attn_logit_softcapping", None))
+
+    def _pass(self, sequences: Sequences, hidden: bool, attention: bool, logits: bool, piece: int) -> Found:
+        batch, found = _Batch(sequences, self.model), _Collected(sequences)
+
+        def take_state(layer: int, state: Tensor) -> None:
+            for row, begin, end in batch.steps():
+                read = _to_steps(state[row, begin:end], 0, len(sequences[row][1])).unsqueeze(0)
+                found.add(row, self._keep("hidden", read), layer)
+
+        def take_weights(layer: int, weight: Tensor) -> None:
+            weight = nn.functional.pad(weight, (batch.stop - weight.shape[-1], 0))  # what a cache forgot has no weight
+            for row, begin, end in batch.steps():
+                seen = weight[row, :, begin - batch.start : end - batch.start, :end].unsqueeze(0)
+                found.add(row, self._keep("attention", seen), layer)
+
+        def take_logits(made: Tensor) -> None:
+            for row, begin, end in batch.steps():
+                prompt, continuation = sequences[row]
+                ids = torch.tensor(continuation[begin - len(prompt) + 1 : end - len(prompt) + 1], device=made.device)
+                rows = made[row, begin - batch.start :][: len(ids)]
+                found.add(row, logit_signals(self.plan, rows, ids, self.raw_dtype))
+
+        with ExitStack() as stack:
+            if hidden:
+                stack.enter_context(residual_taps(self.model, self.layers, take_state))
+            if attention:
+                stack.enter_context(attention_taps(self.model, self.layers, take_weights))
+            inner = self.model if logits else self.model.base_model  # without the head, where no logits are wanted
+            for output in batch.read(inner, self.device, piece):
+                if logits:
+                    take_logits(output.logits)
+        return found.whole()
+
+    def _keep(self, raw: str, value: Tensor) -> dict[str, Tensor]:
+        """The kept signals of one layer's raw tensor, which carries a leading axis of one layer."""
+        made = derive(self.plan.stage(raw), {raw: value})  # type: ignore[arg-type]
+        kept = {name: made[name] for name in self.plan.keep if name in made}
+        if raw in self.plan.keep:
+            kept[raw] = value.to(self.raw_dtype or value.dtype, copy=True)  # not a view of the whole batch
+        return kept
 
 
-def _steps(value: Tensor, dim: int, continuation: Sequence[int]) -> Tensor:
+def _to_steps(value: Tensor, dim: int, tokens: int) -> Tensor:
     """One step more than tokens: NaN where the last was not read."""
-    missing = len(continuation) + 1 - value.shape[dim]
+    missing = tokens + 1 - value.shape[dim]
     shape = [missing if i == dim else size for i, size in enumerate(value.shape)]
     return torch.cat([value, value.new_full(shape, torch.nan)], dim) if missing else value
 
 
-def _hidden_signals(plan: Plan, hidden: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    return _keep(plan, "hidden", hidden, raw_dtype)
+class _Collected:
+    """Signals of some texts as they come, piece by piece and layer by layer."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        self._sequences = sequences
+        self._parts: list[dict[tuple[str, int], list[Tensor]]] = [{} for _ in sequences]
+
+    def add(self, row: int, made: dict[str, Tensor], layer: int = 0) -> None:
+        """The next piece of some signals of a text, of one layer where they have layers."""
+        for name, value in made.items():
+            self._parts[row].setdefault((name, layer), []).append(value)
+
+    def whole(self) -> Found:
+        """The signals of each text: pieces end to end, layers stacked, on the CPU."""
+        found: Found = []
+        for row, by_layer in enumerate(self._parts):
+            layers: dict[str, list[Tensor]] = {}
+            for (name, _), parts in sorted(by_layer.items()):
+                layers.setdefault(name, []).append(self._end_to_end(row, name, parts))
+            found.append({name: torch.cat(parts).cpu() for name, parts in layers.items()})
+        return found
+
+    def _end_to_end(self, row: int, name: str, parts: Sequence[Tensor]) -> Tensor:
+        """One layer's pieces; NaN for a step that was not read, no weight on keys behind a piece."""
+        prompt, continuation = map(len, self._sequences[row])
+        axes = signals()[name].axes
+        if "key" in axes:
+            parts = [nn.functional.pad(p, (0, prompt + continuation - p.shape[-1])) for p in parts]
+        if "token" in axes:
+            return torch.cat(list(parts))
+        if "step" in axes:
+            dim = axes.index("step")
+            return _to_steps(torch.cat(list(parts), dim), dim, continuation)
+        (only,) = parts
+        return only
 
 
-def _attention_signals(plan: Plan, weight: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Signals of one layer's weights ``[head, step, key]``, each with a leading axis of one layer."""
-    return _keep(plan, "attention", weight.unsqueeze(0), raw_dtype)
+class _Batch:
+    """Texts padded on the right, and where in the piece that is being read each one's steps stand."""
 
+    def __init__(self, sequences: Sequences, model: PreTrainedModel) -> None:
+        most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._first = [len(prompt) - 1 for prompt, _ in sequences]
+        self._read = [len(p) + len(c) - (len(p) + len(c) - 1 == most) for p, c in sequences]
+        self._ids = torch.zeros((len(sequences), max(self._read)), dtype=torch.long)
+        self._mask = torch.zeros_like(self._ids)
+        for row, (n, (prompt, continuation)) in enumerate(zip(self._read, sequences)):
+            self._ids[row, :n] = torch.tensor([*prompt, *continuation][:n])
+            self._mask[row, :n] = 1
+        self.start, self.stop = 0, self._ids.shape[1]
 
-def _keep(plan: Plan, raw: str, value: Tensor, raw_dtype: torch.dtype | None) -> dict[str, Tensor]:
-    made: Mapping[str, Tensor] = derive(plan.stage(raw), {raw: value})  # type: ignore[arg-type]
-    kept = {name: made[name] for name in plan.keep if name in made}
-    if raw in plan.keep:
-        kept[raw] = value.to(raw_dtype or value.dtype, copy=True)  # not a view of the whole batch
-    return kept
+    def read(self, module: nn.Module, device: torch.device, piece: int) -> Iterator[Any]:
+        """Run the module over the batch, piece by piece, and hand out what it returns."""
+        width = self._ids.shape[1]
+        ids, mask = self._ids.to(device), self._mask.to(device)
+        if piece >= width:
+            yield module(input_ids=ids, attention_mask=mask, use_cache=False)
+            return
+        cache = DynamicCache()
+        for start in range(0, width, piece):
+            self.start, self.stop = start, min(start + piece, width)
+            now = ids[:, self.start : self.stop]
+            yield module(input_ids=now, attention_mask=mask[:, : self.stop], past_key_values=cache, use_cache=True)
+
+    def steps(self) -> Iterator[tuple[int, int, int]]:
+        """(row, begin, end) of the positions in this piece that are steps of a continuation: from P - 1 on."""
+        for row, (first, n) in enumerate(zip(self._first, self._read)):
+            begin, end = max(first, self.start), min(n, self.stop)
+            if begin < end:
+                yield row, begin, end

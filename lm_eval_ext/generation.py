@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lm_eval_ext.answers import spans
 from lm_eval_ext.capture import GenerationTap
-from lm_eval_ext.forced import teacher_forced
 from lm_eval_ext.recorder import say
 from lm_eval_ext.requests import Identity, TaggedPrompt
 from metrics.record import Span
@@ -99,15 +98,7 @@ class GenerationSession:
         more: list[dict[str, Tensor]] = [{} for _ in finished]
         if finished and (plan.extra_pass or missing):
             usable = [i for i, one in enumerate(finished) if one.ids]
-            made = teacher_forced(
-                self.lm.model,
-                [(finished[i].prompt, finished[i].ids) for i in usable],
-                plan,
-                self.lm.layers,
-                logits=missing,
-                raw_dtype=self.lm.raw_dtype,
-                device=self.lm.device,
-            )
+            made = self.lm.forced([(finished[i].prompt, finished[i].ids) for i in usable], logits=missing)
             for i, signals in zip(usable, made):
                 more[i] = signals
         for one, signals in zip(finished, more):

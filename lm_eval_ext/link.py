@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 from lm_eval.loggers import EvaluationTracker
 
+from lm_eval_ext.ranks import first_here
 from metrics.labels import find_results
 from metrics.store import Store
 
@@ -17,10 +18,14 @@ HOSTS = ("lm_eval", "lm-eval", "lm_eval_ext", "lm-eval.exe", "lm_eval.exe")
 
 
 def fail(problem: Exception) -> NoReturn:
-    """Report bad input: one line and exit status 2 on lm-eval's command line, the exception itself in a program."""
+    """Report bad input: one line and exit status 2 on lm-eval's command line, the exception itself in a program.
+
+    Of several processes, which all have the same to say, the first speaks.
+    """
     program = Path(sys.argv[0])
     if program.name in HOSTS or (program.name == "__main__.py" and program.parent.name in HOSTS):
-        click.echo(f"hf-store: {problem}", err=True)
+        if first_here():
+            click.echo(f"hf-store: {problem}", err=True)
         raise SystemExit(2)
     raise problem
 

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.autoload import check_import_names
@@ -21,15 +23,18 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from lm_eval_ext import arguments  # noqa: E402
-from lm_eval_ext.arch import attentions, blocks  # noqa: E402
+from lm_eval_ext.arch import attentions, blocks, plain  # noqa: E402
 from lm_eval_ext.environment import manifest  # noqa: E402
+from lm_eval_ext.forced import ForcedPass  # noqa: E402
 from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
+from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
 from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
 from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
 from metrics.layers import select  # noqa: E402
 from metrics.manifest import is_store  # noqa: E402
+from metrics.store import Store  # noqa: E402
 from metrics.writer import Writer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -92,36 +97,52 @@ class HFStoreLM(HFLM):
         self._session: ScoringSession | GenerationSession | None = None
         self._probing = False
         self._sizes: list[int] = []
-        self._options = options
         try:
+            settle(self)
+            self._options = replace(options, store=from_first(options.store, self.world_size))
             self._layers = self._check_model()
-            self._recorder = self._open_store(host)
+            self._recorder = self._open_together(host)
         except (ValueError, OSError) as problem:
             fail(problem)
         self._end = weakref.finalize(self, self._recorder.close)
         announce_results()
-        say(f"recording into {options.store}")
+        self._say(f"recording into {self.store_path}")
 
     def _check_model(self) -> tuple[int, ...]:
         if self.backend != "causal":
             raise ValueError(f"{self.config.model_type} is no decoder, and hf-store records decoders; use --model hf")
-        if self.world_size > 1:
-            raise ValueError(
-                f"{self.world_size} processes write one store; this version records one: run without several processes"
-            )
         plan = self._options.plan
         if not plan.extra_pass:
             return ()
+        model = plain(self.model)
         if "attention" in plan.capture:
-            attentions(self.model)
-        return select(self._options.layers, len(blocks(self.model)))
+            attentions(model)
+        return select(self._options.layers, len(blocks(model)))
 
-    def _open_store(self, host: dict[str, Any]) -> Recorder:
+    def _say(self, text: str) -> None:
+        if self.rank == 0:
+            say(text)
+
+    def _open_together(self, host: dict[str, Any]) -> Recorder:
+        """The first process opens the store, then the others join its run; or all fail alike."""
+        facts = manifest(self, self._options, self._layers, host)
+        facts["run_id"] = from_first(facts["run_id"], self.world_size)
+        recorder, problem = None, None
+        if self.rank == 0:
+            try:
+                recorder = self._open_store(facts, self._options.store_mode)
+            except (ValueError, OSError) as found:
+                problem = found
+        problem = from_first(problem, self.world_size)
+        if problem is not None:
+            raise problem
+        return recorder or self._open_store(facts, "join")
+
+    def _open_store(self, facts: dict[str, Any], mode: str) -> Recorder:
         options = self._options
-        limit = None if options.max_store_gb is None else options.max_store_gb * 1e9
-        facts = manifest(self, options, self._layers, host)
+        most = None if options.max_store_gb is None else options.max_store_gb * 1e9
         try:
-            writer = Writer(options.store, facts, mode=options.store_mode, rank=self.rank, max_bytes=limit)
+            writer = Writer(options.store, facts, mode=mode, rank=self.rank, ranks=self.world_size, max_bytes=most)
         except (FileExistsError, BlockingIOError):
             raise
         except OSError as problem:
@@ -139,51 +160,68 @@ class HFStoreLM(HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """As the parent's; each request becomes a record."""
-        identities = identify(requests, "loglikelihood")
-        todo, answers = self._pending(identities)
-        if todo:
-            session = ScoringSession(self, [identities[i] for i in todo])
-            with self._recording(session):
-                found = super().loglikelihood([requests[i] for i in todo], disable_tqdm=disable_tqdm)
-            answers.update(zip(todo, found))
-        return [answers[i] for i in range(len(requests))]
+
+        def ask(todo: list[Instance], identities: list[Identity | None]) -> list[tuple[float, bool]]:
+            with self._recording(ScoringSession(self, identities)):
+                return super(HFStoreLM, self).loglikelihood(todo, disable_tqdm=disable_tqdm)
+
+        return self._answers("loglikelihood", requests, ask)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """As the parent's; each request becomes one record over all its windows."""
-        identities = identify(requests, "loglikelihood_rolling")
-        todo, answers = self._pending(identities)
-        if todo:
-            rest = [requests[i] for i in todo]
-            session = RollingSession(self, [identities[i] for i in todo], [self._windows(r.args[0]) for r in rest])
+
+        def ask(todo: list[Instance], identities: list[Identity | None]) -> list[float]:
+            session = RollingSession(self, identities, [self._windows(r.args[0]) for r in todo])
             with self._recording(session):
-                found = super().loglikelihood_rolling(rest, disable_tqdm=disable_tqdm)
-            answers.update(zip(todo, found))
-        return [answers[i] for i in range(len(requests))]
+                return super(HFStoreLM, self).loglikelihood_rolling(todo, disable_tqdm=disable_tqdm)
+
+        return self._answers("loglikelihood_rolling", requests, ask)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """As the parent's; each request becomes a record."""
-        identities = identify(requests, "generate_until")
-        todo, answers = self._pending(identities)
-        if todo:
-            session = GenerationSession(self, [identities[i] for i in todo])
+
+        def ask(todo: list[Instance], identities: list[Identity | None]) -> list[str]:
             tagged = []
-            for place, i in enumerate(todo):
-                request = copy.copy(requests[i])
+            for place, request in enumerate(map(copy.copy, todo)):
                 prompt, *rest = request.args
                 request.arguments = (TaggedPrompt.tag(prompt, place), *rest)
                 tagged.append(request)
-            with self._recording(session):
-                found = super().generate_until(tagged, disable_tqdm=disable_tqdm)
-            self._recorder.note(generation=settings(requests))
-            answers.update(zip(todo, found))
-        return [answers[i] for i in range(len(requests))]
+            with self._recording(GenerationSession(self, identities)):
+                found = super(HFStoreLM, self).generate_until(tagged, disable_tqdm=disable_tqdm)
+            self._note(generation=settings(requests))
+            return found
 
-    def _pending(self, identities: Sequence[Identity | None]) -> tuple[list[int], dict[int, Any]]:
-        served = {i: self._recorder.answer(identity) for i, identity in enumerate(identities)}
-        answers = {i: answer for i, answer in served.items() if answer is not None}
-        if answers:
-            say(f"{len(answers)} of {len(identities)} requests are served from the store")
-        return [i for i in served if i not in answers], answers
+        return self._answers("generate_until", requests, ask)
+
+    def _answers(
+        self,
+        kind: str,
+        requests: Sequence[Instance],
+        ask: Callable[[list[Instance], list[Identity | None]], list[Any]],
+    ) -> list[Any]:
+        """Answers from the store where it has them, and from the model for the rest.
+
+        Of several processes each asks as often as the one with the most to ask, as the harness itself has it, since the
+        model's code may wait for all of them; what is asked beyond is not recorded.
+        """
+        identities = identify(requests, kind)
+        served = [self._recorder.answer(identity) for identity in identities]
+        todo = [i for i, answer in enumerate(served) if answer is None]
+        counts = shared((len(requests) - len(todo), len(requests), len(todo)), self.world_size)
+        known, of = (sum(column) for column in list(zip(*counts))[:2])
+        if known:
+            self._say(f"{known} of {of} requests are served from the store")
+        idle = max(most for _, _, most in counts) - len(todo) if requests else 0
+        if todo or idle:
+            asked = [requests[i] for i in todo] + [requests[-1]] * idle
+            found = ask(asked, [identities[i] for i in todo] + [None] * idle)
+            for i, answer in zip(todo, found):
+                served[i] = answer
+        return served
+
+    def _note(self, **facts: Any) -> None:
+        if self.rank == 0:
+            self._recorder.note(**facts)
 
     def _windows(self, text: str) -> int:
         """How many windows the harness cuts a text into."""
@@ -200,7 +238,7 @@ class HFStoreLM(HFLM):
     @contextmanager
     def _recording(self, session: ScoringSession | GenerationSession) -> Iterator[None]:
         if not self._recorder.on:
-            say(f"{self.store_path} takes no more records; these requests are evaluated only")
+            say(f"{self.store_path} takes no more records; these requests are evaluated only", self.rank)
         hook = self.cache_hook
         self._session = session
         self.cache_hook = Listener(
@@ -261,7 +299,7 @@ class HFStoreLM(HFLM):
         finally:
             self._probing = False
         self._sizes = [*self._sizes, found]
-        self._recorder.note(batch_sizes=self._sizes)
+        self._note(batch_sizes=self._sizes)
         return found
 
     # ------------------------------------------------------------------ the end
@@ -275,7 +313,10 @@ class HFStoreLM(HFLM):
         recorder = self._recorder
         recorder.flush()
         writer = recorder.writer
-        say(f"{writer.written} records, {writer.bytes / 1e6:.1f} MB, in {writer.path}")
+        if self.world_size == 1:
+            say(f"{writer.written} records, {writer.bytes / 1e6:.1f} MB, in {writer.path}")
+        else:
+            say(f"{len(Store(writer.path))} records of {self.world_size} processes in {writer.path}")
         info = super().get_model_info()
         return {**info, "hf_store": {"store": str(writer.path.absolute()), "run_id": writer.run_id}}
 
@@ -285,6 +326,18 @@ class HFStoreLM(HFLM):
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         listed = configured if isinstance(configured, (list, tuple)) else [configured]
         return frozenset(i for i in (*listed, self.tokenizer.eos_token_id) if i is not None)
+
+    @functools.cached_property
+    def forced(self) -> ForcedPass:
+        """The pass over what was asked and answered, for hidden states and attention."""
+        plan, dtype, rank = self._options.plan, self.raw_dtype, self.rank
+
+        def tell(text: str) -> None:
+            say(text, rank)
+
+        return ForcedPass(
+            self._model, plan, self._layers, raw_dtype=dtype, device=self.device, tell=lambda text: say(text, self.rank)
+        )
 
     @property
     def recorder(self) -> Recorder:

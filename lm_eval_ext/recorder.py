@@ -122,7 +122,10 @@ class Recorder:
             self.writer.close()
         except (OSError, ValueError) as problem:  # ValueError: the manifest has been damaged meanwhile
             if not self._stopped:  # else it has been said
-                say(f"store {self.writer.path} could not be closed: {problem}; its finished shards are kept")
+                say(
+                    f"store {self.writer.path} could not be closed: {problem}; its finished shards are kept",
+                    self.writer.rank,
+                )
         self._stopped = True
 
     def _guard(self, action: Callable[[], Any]) -> None:
@@ -167,13 +170,13 @@ class Recorder:
     def _stop(self, why: str) -> None:
         if not self._stopped:
             self._stopped = True
-            say(why)
+            say(why, self.writer.rank)
             try:
                 self.writer.note(stopped=why)
             except (OSError, ValueError):
                 return  # the disk that failed holds the manifest too
 
 
-def say(text: str) -> None:
-    """One line to the user, on stderr."""
-    click.echo(f"hf-store: {text}", err=True)
+def say(text: str, rank: int = 0) -> None:
+    """One line to the user, on stderr; it names the process if that is not the first."""
+    click.echo(f"hf-store, process {rank}: {text}" if rank else f"hf-store: {text}", err=True)

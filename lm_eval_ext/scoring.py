@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lm_eval_ext.capture import logit_signals
-from lm_eval_ext.forced import teacher_forced
 from lm_eval_ext.requests import Identity
+from lm_eval_ext.room import in_parts
 from metrics.core import signals as known_signals
 from metrics.record import Span
 
@@ -95,33 +95,25 @@ class ScoringSession:
         if plan.extra_pass:
             sequences = [(self._prompt(a.place), self._asked[a.place].continuation) for a in answered]
             del logits
-            for out, more in zip(found, self._extra_pass(sequences)):
+            for out, more in zip(found, self.lm.forced(sequences)):
                 out.update(more)
         for one, signals in zip(answered, found):
             self._record(one, signals)
 
     def _reduce(self, logits: Tensor, rows: Tensor, at: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Signals of the given (row, position) pairs, gathered in blocks so that no second batch of logits arises."""
-        block = max(1, (256 << 20) // (4 * logits.shape[-1]))
-        parts = []
-        with torch.no_grad():
-            for r, p, t in zip(rows.split(block), at.split(block), tokens.split(block)):
-                picked = logits[r.to(logits.device), p.to(logits.device)]
-                made = logit_signals(self.lm.recorder.plan, picked, t.to(logits.device), self.lm.raw_dtype)
-                parts.append({name: value.cpu() for name, value in made.items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _extra_pass(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, Tensor]]:
-        lm = self.lm
-        return teacher_forced(
-            lm.model,
-            sequences,
-            lm.recorder.plan,
-            lm.layers,
-            logits=False,
-            raw_dtype=lm.raw_dtype,
-            device=lm.device,
-        )
+        def reduce(block: Sequence[int]) -> dict[str, Tensor]:
+            at_ = slice(block[0], block[-1] + 1)
+            picked = logits[rows[at_].to(logits.device), at[at_].to(logits.device)]
+            plan = self.lm.recorder.plan
+            made = logit_signals(plan, picked, tokens[at_].to(logits.device), self.lm.raw_dtype)
+            return {name: value.cpu() for name, value in made.items()}
+
+        most = max(1, (256 << 20) // (4 * logits.shape[-1]))
+        with torch.no_grad():
+            parts = in_parts(reduce, range(len(rows)), most)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _prompt(self, place: int) -> list[int]:
         """The prompt as the model saw it: cut on the left to the context."""

@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -85,6 +87,15 @@ class Lock:
         return BlockingIOError(
             f"{self.path.parent} is being written by {who}; {remedy}; or give another {self._option}"
         )
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for a moment, after whoever holds it; without `flock` (Windows) there is none."""
+    with path.open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _owner() -> dict[str, str | int]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from metrics import shard
+from metrics.lock import waiting
 from metrics.seal import SEAL, intact, sealed
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+GATE = "manifest.lock"
 RESTORE = (
     "the records beside it are whole: restore it from a copy, or record one request with the same settings into "
     f"another store (--limit 1) and copy its {MANIFEST} here"
@@ -77,10 +79,15 @@ def _is_run(run: dict[str, Any]) -> bool:
     return named and isinstance(run.get("run_id"), str) and isinstance(run.get("started"), str)
 
 
-def update_run(path: Path, run_id: str, **facts: Any) -> None:
-    """Add facts to the entry of a run in the manifest of the store at `path`."""
-    manifest = read_manifest(path)
-    for run in manifest["runs"]:
-        if run["run_id"] == run_id:
-            run.update(facts)
-    shard.write_json(path / MANIFEST, manifest)
+def update_run(path: Path, run_id: str, *, rank: int = 0, **facts: Any) -> None:
+    """Add facts to the entry of a run in the manifest of the store at `path`.
+
+    Of several processes of one run each has its say, one after the other: the first in the entry itself, the others
+    under ``processes``.
+    """
+    with waiting(path / GATE):
+        manifest = read_manifest(path)
+        for run in manifest["runs"]:
+            if run["run_id"] == run_id:
+                (run.setdefault("processes", {}).setdefault(str(rank), {}) if rank else run).update(facts)
+        shard.write_json(path / MANIFEST, manifest)

@@ -10,7 +10,7 @@ from typing import Any
 
 from metrics import shard
 from metrics.lock import Lock
-from metrics.manifest import MANIFEST, SCHEMA, is_store, read_manifest, update_run
+from metrics.manifest import GATE, MANIFEST, SCHEMA, is_store, read_manifest, update_run
 from metrics.record import Record
 
 
@@ -20,9 +20,11 @@ class Writer:
     Args:
         path: the folder; made if need be.
         manifest: what describes the run; ``schema`` and ``runs`` are added here.
-        mode: ``new`` refuses an existing store, ``resume`` appends to it, ``overwrite`` empties it first.
+        mode: ``new`` refuses an existing store, ``resume`` appends to it, ``overwrite`` empties it first; ``join``
+            is for every process but the first of several, once the first has opened the store for their common run.
         rank: number of this process among several that write one store; it names the shards.
-        max_bytes: stop recording at this size of the store.
+        ranks: how many processes write the store together.
+        max_bytes: size of the store at which recording stops; each process has an equal share of what is left.
         shard_bytes, shard_records, shard_seconds: a shard is written at the first of these.
 
     Raises:
@@ -38,39 +40,47 @@ class Writer:
         *,
         mode: str = "new",
         rank: int = 0,
+        ranks: int = 1,
         max_bytes: float | None = None,
         shard_bytes: int = 64 << 20,
         shard_records: int = 4096,
         shard_seconds: float = 10.0,
     ) -> None:
-        if mode not in ("new", "resume", "overwrite"):
+        if mode not in ("new", "resume", "overwrite", "join"):
             raise ValueError(f"store_mode={mode} is not known; choose new, resume or overwrite")
         self.path = path
         self.run_id = str(manifest["run_id"])
         self.bytes = 0
         self.written = 0
-        self._rank = rank
-        self._max_bytes = max_bytes
+        self.rank = rank
+        self.ranks = ranks
         self._limits = (shard_bytes, shard_records, shard_seconds)
         self._pending: list[Record] = []
         self._pending_bytes = 0
         self._since = time.monotonic()
-        self._open(manifest, mode)
+        if mode == "join":
+            self._join()
+        else:
+            self._open(manifest, mode)
+        names = [p.stem.rsplit("-", 1)[1] for p in (self.path / "shards").glob(f"r{rank}-*")]
+        self._next = 1 + max((int(n) for n in names if n.isdecimal()), default=-1)
+        self.bytes = sum(p.stat().st_size for p in (self.path / "shards").glob("r*")) if mode != "overwrite" else 0
+        self._max_bytes = None if max_bytes is None else self.bytes + (max_bytes - self.bytes) / ranks
 
     def _open(self, manifest: Mapping[str, Any], mode: str) -> None:
-        exists = is_store(self.path)
-        if exists and mode == "new":
-            raise FileExistsError(
-                f"store {self.path} exists; give another store=DIR, or store_mode=resume to go on with it, "
-                "or store_mode=overwrite to replace it"
-            )
-        if not exists and self.path.is_dir() and not _barely_begun(self.path):
+        if mode == "new":
+            _refuse_existing(self.path)
+        if not is_store(self.path) and self.path.is_dir() and not _barely_begun(self.path):
             raise FileExistsError(f"{self.path} is not empty and not a store; give an empty or new folder as store=DIR")
         (self.path / "shards").mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path / "lock")
-        run = {"run_id": self.run_id, "started": _now()}
+        run = {"run_id": self.run_id, "started": _now(), **({"ranks": self.ranks} if self.ranks > 1 else {})}
         try:
-            if exists and mode == "resume":
+            if mode == "new":  # again: somebody may have come first
+                _refuse_existing(self.path)
+            for other in self.path.glob("lock-r*"):  # a process of an earlier run that outlived its first
+                Lock(other).release()
+            if mode == "resume" and is_store(self.path):
                 before = read_manifest(self.path)
                 _refuse_other(before, manifest, self.path)
                 content = {**before, "runs": [*before["runs"], run]}
@@ -85,9 +95,13 @@ class Writer:
         except BaseException:
             self._lock.release()
             raise
-        names = [p.stem.rsplit("-", 1)[1] for p in (self.path / "shards").glob(f"r{self._rank}-*")]
-        self._next = 1 + max((int(n) for n in names if n.isdecimal()), default=-1)
-        self.bytes = sum(p.stat().st_size for p in (self.path / "shards").iterdir())
+
+    def _join(self) -> None:
+        runs = [run["run_id"] for run in read_manifest(self.path)["runs"]]
+        if self.run_id not in runs:
+            raise ValueError(f"store {self.path} has no run {self.run_id} to join; its first process opens the store")
+        self._run = runs.index(self.run_id)
+        self._lock = Lock(self.path / f"lock-r{self.rank}")
 
     def add(self, record: Record) -> bool:
         """Take a record; False when the size limit has been reached and it was not recorded."""
@@ -105,7 +119,7 @@ class Writer:
     def flush(self) -> None:
         """Write what has been collected as a shard; nothing pending, no shard."""
         if self._pending:
-            name = f"r{self._rank}-{self._next:05d}"
+            name = f"r{self.rank}-{self._next:05d}"
             self.bytes += shard.write(self.path / "shards", name, self._pending, self._run)
             self.written += len(self._pending)
             self._next += 1
@@ -114,7 +128,7 @@ class Writer:
 
     def note(self, **facts: Any) -> None:
         """Add facts to this run's entry in the manifest."""
-        update_run(self.path, self.run_id, **facts)
+        update_run(self.path, self.run_id, rank=self.rank, **facts)
 
     def close(self) -> None:
         """Flush, mark the run as ended, and let the next writer in. Safe to call twice."""
@@ -125,6 +139,14 @@ class Writer:
             finally:
                 self._lock.release()
                 self._lock = None
+
+
+def _refuse_existing(path: Path) -> None:
+    if is_store(path):
+        raise FileExistsError(
+            f"store {path} exists; give another store=DIR, or store_mode=resume to go on with it, "
+            "or store_mode=overwrite to replace it"
+        )
 
 
 SAME = (
@@ -146,7 +168,8 @@ def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path)
 
 def _barely_begun(path: Path) -> bool:
     """Whether a folder holds no more than a writer that was killed before its manifest leaves, or nothing."""
-    ours = all(p.name in ("lock", "shards", f".{MANIFEST}.tmp") for p in path.iterdir())
+    known = ("lock", "shards", GATE, f".{MANIFEST}.tmp")
+    ours = all(p.name in known or p.name.startswith("lock-r") for p in path.iterdir())
     shards = path / "shards"
     return ours and not (shards.exists() and any(shards.iterdir()))
 

@@ -10,7 +10,7 @@ import torch
 
 from lm_eval_ext.arch import blocks
 from lm_eval_ext.capture import GenerationTap
-from lm_eval_ext.forced import teacher_forced
+from lm_eval_ext.forced import ForcedPass
 from metrics.core import signals
 from metrics.plan import make_plan
 from metrics.record import Key
@@ -138,7 +138,7 @@ def test_hooks_leave_when_the_model_raises(tiny_model):
     model = tiny_model("llama")
     plan = make_plan("standard", "all")
     with pytest.raises(IndexError):
-        teacher_forced(model, [([4, 5], [4711])], plan, (0, 1), logits=True)
+        ForcedPass(model, plan, (0, 1))([([4, 5], [4711])], logits=True)
     with contextlib.suppress(RuntimeError), GenerationTap(model, plan):
         raise RuntimeError
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -256,18 +256,6 @@ def test_in_generation_equals_teacher_forced(family, make_lm, reopened, instance
     monkeypatch.setattr(GenerationTap, "signals", lambda self, generated: None)
     outside = everything(make_lm, reopened, requests, "generate_until", family)
     same_records(inside, outside)
-
-
-def test_a_padded_teacher_forced_pass_equals_unpadded_ones(tiny_model):
-    model = tiny_model("llama")
-    plan = make_plan("standard", "all", RAW)
-    sequences = [([5, 6, 7], [8, 9]), ([10, 11, 12, 13, 14, 15, 16], [17, 18, 19])]
-    together = teacher_forced(model, sequences, plan, (0, 1, 2, 3), logits=True)
-    for alone, made in zip(sequences, together):
-        (single,) = teacher_forced(model, [alone], plan, (0, 1, 2, 3), logits=True)
-        assert set(single) == set(made) == set(plan.keep)
-        for name in single:
-            torch.testing.assert_close(single[name], made[name], rtol=1e-4, atol=1e-4)
 
 
 def test_layers_can_be_chosen(make_lm, reopened, instance, prompts):

@@ -219,7 +219,7 @@ def mutations(files, seed, number):
 
 def fuzz(folder, seed, number, *, equal):
     """Damage one file at a time and read everything; counts of what came of it, by kind of file."""
-    files = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "lock"}
+    files = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith("lock")}
     assert sorted({p.suffix for p in files}) == [".json", ".jsonl", ".safetensors"]
     read = {".json": (), ".jsonl": SIGNALS[:1], ".safetensors": SIGNALS}
     truths = {suffix: everything(folder, names, verify=True) for suffix, names in read.items()}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metrics import shard
+from metrics.lock import Lock
 from metrics.record import Key, Record, Span
 from metrics.store import open_store
 from metrics.writer import Writer
@@ -350,6 +351,23 @@ def test_two_writers(tmp_path):
     first.add(record(0))
     first.close()
     assert len(open_store(tmp_path / "s")) == 1
+
+
+def test_two_starts_at_once_lose_nothing(tmp_path, monkeypatch):
+    """Another begins, records and ends between this one's first look and its lock."""
+
+    def late(path, *arguments):
+        monkeypatch.undo()
+        first = Writer(tmp_path / "s", FACTS)
+        first.add(record(0))
+        first.close()
+        return Lock(path, *arguments)
+
+    monkeypatch.setattr("metrics.writer.Lock", late)
+    with pytest.raises(FileExistsError, match="exists; give another store=DIR"):
+        Writer(tmp_path / "s", {**FACTS, "run_id": "two"})
+    assert doc_ids(open_store(tmp_path / "s")) == [0]
+    Writer(tmp_path / "s", FACTS, mode="resume").close()  # and the lock is free again
 
 
 def test_a_reader_beside_the_writer(tmp_path):

@@ -1,0 +1,159 @@
+"""The pass for hidden states and attention: batches, pieces and lack of memory make no difference to what it finds."""
+
+import pytest
+import torch
+
+from lm_eval_ext.forced import FEWEST, ForcedPass
+from metrics.plan import make_plan
+
+RAW = "logits+hidden+attention"
+PLAN = make_plan("standard", "all", RAW)
+LAYERS = (0, 1, 2, 3)
+FAMILIES = ("llama", "neox", "gpt2")
+SEQUENCES = [
+    ([5, 6, 7], [8, 9]),
+    ([10 + i for i in range(20)], [17 + i for i in range(25)]),
+    ([4], [30, 31, 32]),
+    ([9 + i for i in range(33)], [11]),
+]
+
+
+def input_ids(args, kwargs):
+    return args[0] if args else kwargs["input_ids"]
+
+
+def alike(a, b, tolerance=1e-4):
+    assert len(a) == len(b) != 0
+    for one, other in zip(a, b):
+        assert set(one) == set(other) != set()
+        for name, value in one.items():
+            torch.testing.assert_close(value, other[name], rtol=tolerance, atol=tolerance, equal_nan=True, msg=name)
+
+
+@pytest.fixture
+def forwards():
+    """A function model -> the list of the (rows, positions) of the passes that it makes from then on."""
+
+    def watch(model):
+        seen = []
+        model.base_model.register_forward_hook(
+            lambda m, a, k, o: seen.append(tuple(input_ids(a, k).shape)), with_kwargs=True
+        )
+        return seen
+
+    return watch
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_equals_its_texts_one_by_one(family, tiny_model):
+    look = ForcedPass(tiny_model(family), PLAN, LAYERS)
+    alone = [look([s], logits=True)[0] for s in SEQUENCES]
+    together = look(SEQUENCES, logits=True)
+    assert all(set(one) == set(PLAN.keep) for one in together)
+    alike(together, alone)
+
+
+@pytest.mark.parametrize("room", [16_000, 40_000, 200_000])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pieces_equal_the_whole(family, room, tiny_model, forwards):
+    model = tiny_model(family)
+    whole = ForcedPass(model, PLAN, LAYERS)(SEQUENCES, logits=True)
+    passes = forwards(model)
+    pieces = ForcedPass(model, PLAN, LAYERS, room=room)(SEQUENCES, logits=True)
+    assert all(rows < len(SEQUENCES) for rows, _ in passes)
+    longest = max(len(p) + len(c) for p, c in SEQUENCES)
+    if room < 100_000:
+        assert any(FEWEST <= width < 30 for _, width in passes) and (1, longest) in passes  # in pieces; hidden whole
+    alike(pieces, whole)
+
+
+def test_pieces_by_hand_of_the_reference(tiny_model):
+    """Against the model's own output of all maps and states, in one forward."""
+    model = tiny_model("llama", "eager")
+    prompt, answer = SEQUENCES[1]
+    found = ForcedPass(model, PLAN, LAYERS, room=20_000)([(prompt, answer)], logits=True)[0]
+    with torch.no_grad():
+        out = model(torch.tensor([prompt + answer]), output_attentions=True, output_hidden_states=True)
+    first = len(prompt) - 1
+    torch.testing.assert_close(found["attention"], torch.stack(out.attentions)[:, 0, :, first:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["hidden"][:3], torch.stack(out.hidden_states)[:3, 0, first:], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["logits"], out.logits[0, first:-1], rtol=1e-4, atol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_length(tiny_model):
+    """The largest map that the model hands out stays below what it may take."""
+    model, largest = tiny_model("llama"), []
+    for block in model.model.layers:
+        block.self_attn.register_forward_hook(lambda m, a, o: largest.append(0 if o[1] is None else o[1].numel()))
+    plan = make_plan("standard", "all")
+    prompt, answer = [5] * 20, [6, 7] * 21
+    ForcedPass(model, plan, LAYERS)([(prompt, answer)])
+    assert max(largest) == 4 * 62 * 62
+    largest.clear()
+    ForcedPass(model, plan, LAYERS, room=40_000)([(prompt, answer)])
+    assert 0 < max(largest) * 8 <= 40_000
+
+
+# ---------------------------------------------------------------- lack of memory
+
+
+def scarce(model, most):
+    """Let passes over more than `most` positions in all run out of memory."""
+
+    def refuse(_module, args, kwargs):
+        if input_ids(args, kwargs).numel() > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+
+
+def test_memory_that_runs_out_halves_the_batch_and_says_so_once(tiny_model, forwards):
+    model = tiny_model("llama")
+    sequences = [(p[:8], c[:4]) for p, c in SEQUENCES] * 2
+    whole = ForcedPass(model, PLAN, LAYERS)(sequences, logits=True)
+    said = []
+    look = ForcedPass(model, PLAN, LAYERS, tell=said.append)
+    handle = scarce(model, 30)
+    passes = forwards(model)
+    alike(look(sequences, logits=True), whole)
+    assert said == ["memory ran out in the pass for signals; it goes on with smaller batches"]
+    assert {rows for rows, _ in passes} == {2}
+    passes.clear()
+    alike(look(sequences, logits=True), whole)
+    assert {rows for rows, _ in passes} == {2}  # it has learnt
+    assert len(said) == 1
+    handle.remove()
+
+
+def test_memory_that_runs_out_for_one_text_cuts_it(tiny_model, forwards):
+    model = tiny_model("llama")
+    plan = make_plan("standard", "attention_diagonal+attention_row_entropy")
+    whole = ForcedPass(model, plan, LAYERS)(SEQUENCES[1:2])
+    said = []
+    handle = scarce(model, 24)
+    alike(ForcedPass(model, plan, LAYERS, tell=said.append)(SEQUENCES[1:2]), whole)
+    handle.remove()
+    assert said == ["memory ran out in the pass for signals; it goes on with pieces of a text"]
+
+
+@pytest.mark.parametrize("plan", [make_plan("standard", "hidden_norm"), PLAN])
+def test_memory_that_never_suffices_is_an_error(plan, tiny_model):
+    model = tiny_model("llama")
+    handle = scarce(model, 3)
+    with pytest.raises(torch.OutOfMemoryError):
+        ForcedPass(model, plan, LAYERS)(SEQUENCES)
+    handle.remove()
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(tiny_model):
+    model, calls = tiny_model("llama"), []
+
+    def refuse(*_):
+        calls.append(1)
+        raise RuntimeError("shapes do not match")
+
+    handle = model.base_model.register_forward_pre_hook(refuse)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        ForcedPass(model, PLAN, LAYERS)(SEQUENCES)
+    handle.remove()
+    assert len(calls) == 1
