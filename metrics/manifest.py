@@ -66,7 +66,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _check(manifest: dict[str, Any]) -> None:
     """Raise a ValueError where what every reader relies on is missing."""
-    if not {"model", "signals"} <= manifest.keys() or not isinstance(manifest["signals"], dict):
+    if not {"model", "signals"} <= manifest.keys() or not isinstance(manifest["signals"], (dict, list)):
         raise ValueError("no model or signals")
     runs = manifest.get("runs")
     if not isinstance(runs, list) or not all(isinstance(run, dict) and _is_run(run) for run in runs):
