@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from metrics.writer import Writer
 
 FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OSError)
 """What can go wrong in looking at tensors, an accelerator's lack of memory included."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+GONE = (errno.ENOENT, errno.ESTALE)
+"""What a disk says when it has no room, when a folder may not be written, and when it is not there any more."""
 
 PRIVATE = ("tokens", "prompt_tokens", "top_tokens")
 """Signals from which the text can be read."""
@@ -128,9 +134,17 @@ class Recorder:
         except (OSError, ValueError) as problem:
             why = getattr(problem, "strerror", None) or problem
             self._stop(
-                f"cannot write {self.writer.path}: {why}; recording stops here, the evaluation "
-                f"goes on; {self.writer.written} records are kept. Make room and run again with store_mode=resume"
+                f"cannot write {self.writer.path}: {why}; recording stops here, the evaluation goes on; "
+                f"{self._kept(problem)}"
             )
+
+    def _kept(self, problem: Exception) -> str:
+        """What is left of the store after a failed write, and what to do about it."""
+        code = problem.errno if isinstance(problem, OSError) else None
+        if code in GONE and not self.writer.path.exists():
+            return "the folder is gone, and what it held with it. Record again into another store=DIR"
+        remedy = "Make it writable" if code in CLOSED else "Make room" if code in FULL else "Mend that"
+        return f"{self.writer.written} records are kept. {remedy} and run again with store_mode=resume"
 
     def _full(self) -> None:
         self.writer.flush()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metrics.manifest import read_manifest
 from metrics.record import Key
 
 
@@ -82,8 +83,9 @@ class NoSamples(ValueError):
 def find_results(path: Path, run_id: str | None = None) -> Path:
     """The lm-eval result file meant by `path`: itself, or the newest below a folder.
 
-    Among several, the run `run_id`'s when given, else one that names a store before one that does not. An
-    ``--output_path`` that ends in ``.json`` stands for the files that lm-eval named after it.
+    Among several, the run `run_id`'s when given, else one that names a store before one that does not. Newest is what
+    the names say, whose times are a clock's; among the results of one store it is what the store says, which numbers
+    its runs. An ``--output_path`` that ends in ``.json`` stands for the files that lm-eval named after it.
 
     Raises:
         FileNotFoundError: none there.
@@ -100,7 +102,19 @@ def find_results(path: Path, run_id: str | None = None) -> Path:
     if not found:
         raise FileNotFoundError(f"{path} holds no lm-eval result file; give the --output_path of the run")
     recorded = [p for p in found if _link_of(p)]
-    return (recorded or found)[-1]
+    return _last_run(recorded) if recorded else found[-1]
+
+
+def _last_run(found: list[Path]) -> Path:
+    """Among the results that name the same store as the last, the one of the store's last run."""
+    store = _link_of(found[-1])["store"]
+    try:
+        runs = read_manifest(Path(store))["runs"]
+    except (OSError, ValueError):  # moved or damaged: whoever opens it says so
+        return found[-1]
+    number = {run["run_id"]: i for i, run in enumerate(runs)}
+    same = [p for p in found if _link_of(p)["store"] == store]
+    return max(same, key=lambda p: (number.get(_link_of(p).get("run_id", ""), -1), _stamp(p)))
 
 
 def _stamp(results: Path) -> str:

@@ -24,7 +24,8 @@ class Lock:
     `option` is how the user names another folder, for the message.
 
     Where the system has `flock`, the kernel lets go of it when the process dies; elsewhere (Windows) a lock that a dead
-    process left behind has to be deleted by hand, as the message says.
+    process left behind has to be deleted by hand, as the message says. A lock file that is deleted or replaced while
+    it is being taken is taken again.
 
     Raises:
         BlockingIOError: somebody else holds it; the message names who, since when and what to do.
@@ -35,12 +36,10 @@ class Lock:
         if fcntl is None:
             self._file = self._create()
         else:
-            self._file = path.open("a+", encoding="utf-8")
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as problem:
+            self._file = self._flock()
+            while not self._in_place():  # deleted since it was opened: others would lock another file
                 self._file.close()
-                raise (self._taken() if isinstance(problem, BlockingIOError) else problem) from None
+                self._file = self._flock()
         self._file.seek(0)
         self._file.truncate()
         json.dump(_owner(), self._file)
@@ -53,6 +52,21 @@ class Lock:
                 self.path.unlink(missing_ok=True)
             self._file.close()
 
+    def _flock(self):  # noqa: ANN202
+        file = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # pyright: ignore[reportOptionalMemberAccess]
+        except OSError as problem:
+            file.close()
+            raise (self._taken() if isinstance(problem, BlockingIOError) else problem) from None
+        return file
+
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
     def _create(self):  # noqa: ANN202
         try:
             return os.fdopen(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR), "w+", encoding="utf-8")
@@ -60,14 +74,18 @@ class Lock:
             raise self._taken() from None
 
     def _taken(self) -> BlockingIOError:
+        here = fcntl is not None
         try:
             owner = json.loads(self.path.read_text(encoding="utf-8"))
             who = f"process {owner['pid']} of {owner['user']} on {owner['host']} since {owner['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
+            here = here and owner["host"] == socket.gethostname()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             who = "another process"
+        remedy = (
+            "wait for it to end, or end it" if here else f"wait for it to end; if it no longer runs, delete {self.path}"
+        )
         return BlockingIOError(
-            f"{self.path.parent} is being written by {who}; wait for it to end, or give another {self._option} "
-            f"(if it no longer runs, delete {self.path})"
+            f"{self.path.parent} is being written by {who}; {remedy}; or give another {self._option}"
         )
 
 

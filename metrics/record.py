@@ -74,3 +74,44 @@ class Record:
         rest = {k: v for k, v in entry.items() if k == "kind" or k not in (*Key._fields, "spans")}
         spans = {k: Span(*v) for k, v in entry["spans"].items()}
         return cls(key=Key(*(entry[f] for f in Key._fields)), spans=spans, signals=signals, **rest)
+
+
+ENTRY: dict[str, type] = {
+    "task": str,
+    "doc_id": int,
+    "request": int,
+    "occurrence": int,
+    "kind": str,
+    "prompt_count": int,
+    "token_count": int,
+    "spans": dict,
+    "answer": object,
+    "prompt_hash": str,
+    "doc_hash": str,
+    "request_hash": str,
+    "chars": int,
+    "bytes": int,
+    "siblings": int,
+    "truncated": bool,
+}
+"""Fields of an entry, by type as JSON has them."""
+
+OPTIONAL = frozenset(("chars", "bytes", "siblings", "truncated"))
+
+
+def check_entry(entry: Any) -> None:
+    """Check what was read from an index that no checksum vouches for.
+
+    Raises:
+        ValueError: no record can be made of it.
+    """
+    if not isinstance(entry, dict) or not entry.keys() >= ENTRY.keys() - OPTIONAL:
+        raise ValueError("a record without its key")
+    for name, value in entry.items():
+        kind = ENTRY.get(name)
+        if kind is None or not (type(value) is kind or kind is object):
+            raise ValueError(f"a record with {name}={value!r}"[:200])
+    for name, span in entry["spans"].items():
+        whole = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
+        if not whole or not 0 <= span[0] <= span[1] <= entry["token_count"]:
+            raise ValueError(f"a record with the span {name}={span!r}"[:200])

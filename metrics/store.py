@@ -41,13 +41,15 @@ class Store:
     def _index(self) -> dict[Key, tuple[Path, int, dict[str, Any]]]:
         found: dict[Key, tuple[Path, int, dict[str, Any]]] = {}
         indices = []
+        if not (self.path / "shards").is_dir():
+            self._report(f"{self.path / 'shards'} is missing, and the records with it; restore it, or record again")
         for path in _shards(self.path):
             try:
                 header, entries = shard.read_index(path)
             except shard.DamagedShard as damage:
                 self._report(str(damage))
             else:
-                indices.append((header.get("run", 0), path, entries))
+                indices.append((header["run"], path, entries))
         for _, path, entries in sorted(indices, key=lambda index: index[0]):
             for row, entry in enumerate(entries):
                 found[Key(*(entry[f] for f in Key._fields))] = (path, row, entry)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,8 @@ def test_a_disk_that_fails_in_the_middle(
     said = [line for line in capsys.readouterr().err.splitlines() if os.strerror(code) in line]
     assert len(said) == 1
     assert "recording stops here, the evaluation goes on; 6 records are kept" in said[0]
+    remedy = {errno.ENOSPC: "Make room", errno.EROFS: "Make it writable", errno.EIO: "Mend that"}[code]
+    assert f"{remedy} and run again with store_mode=resume" in said[0]
     monkeypatch.undo()
     store = open_store(tmp_path / "s")
     assert len(store) == 6
@@ -170,6 +174,87 @@ def test_an_evaluation_that_fails_keeps_its_finished_batches(make_lm, requests, 
         lm.generate_until(requests, disable_tqdm=True)
     assert len(open_store(tmp_path / "s")) >= 4
     assert lm._session is None
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("mounting a file system is not permitted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk, make_lm, make_hf, requests, small_shards, capsys):
+    (small_disk / "other").write_bytes(bytes(200 << 10))
+    lm = make_lm(store=small_disk / "s", signals="hidden", raw="hidden")
+    answers = lm.generate_until(requests, disable_tqdm=True)
+    assert answers == make_hf().generate_until(requests, disable_tqdm=True)
+    lm.recorder.close()
+    (said,) = lines(capsys, "No space left on device")
+    assert "recording stops here, the evaluation goes on" in said and "Make room and run again" in said
+    store = open_store(small_disk / "s")
+    kept = len(store)
+    assert 0 < kept < 12 and f"; {kept} records are kept" in said
+    assert store.problems == store.damaged() == []
+    (small_disk / "other").unlink()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    again = make_lm(store=small_disk / "s", store_mode="resume", signals="hidden", raw="hidden")
+    assert again.generate_until(requests, disable_tqdm=True) == answers
+    assert again.recorder.served == kept
+    again.recorder.close()
+    assert len(open_store(small_disk / "s")) == 12
+
+
+def test_a_store_deleted_while_recording(make_lm, make_hf, requests, small_shards, tmp_path, monkeypatch, capsys):
+    lm = make_lm(store=tmp_path / "s")
+    write, count = shard.write, []
+
+    def deleting(*arguments):
+        count.append(1)
+        if len(count) == 3:
+            shutil.rmtree(tmp_path / "s")
+        return write(*arguments)
+
+    monkeypatch.setattr(shard, "write", deleting)
+    answers = lm.generate_until(requests, disable_tqdm=True)
+    assert answers == make_hf().generate_until(requests, disable_tqdm=True)
+    lm.get_model_info()
+    lm.recorder.close()
+    (said,) = lines(capsys, "No such file")
+    assert "the folder is gone, and what it held with it. Record again into another store=DIR" in said
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["with space", "café 数 😀"])
+def test_any_name_of_a_store(name, make_lm, requests, tmp_path, reopened):
+    lm = make_lm(store=tmp_path / name / "s")
+    lm.generate_until(requests[:2], disable_tqdm=True)
+    assert len(reopened(lm)) == 2
+
+
+def test_a_name_too_long_is_named(make_lm, tmp_path):
+    with pytest.raises(OSError, match=r"cannot make the store .*: File name too long; give another folder"):
+        make_lm(store=tmp_path / ("n" * 300))
+
+
+def test_a_newer_store_is_refused_before_anything_is_changed(make_lm, requests, tmp_path, reopened):
+    lm = make_lm(store=tmp_path / "s")
+    lm.generate_until(requests[:2], disable_tqdm=True)
+    manifest = reopened(lm).manifest
+    shard.write_json(tmp_path / "s" / "manifest.json", {**manifest, "schema": 99})
+    before = (tmp_path / "s" / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match="has schema 99; this version reads up to 1: upgrade eval-ext") as caught:
+        make_lm(store=tmp_path / "s", store_mode="resume")
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "s" / "manifest.json").read_bytes() == before
 
 
 # ---------------------------------------------------------------- privacy

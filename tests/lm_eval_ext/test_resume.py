@@ -249,3 +249,41 @@ def test_kill_in_the_middle_and_go_on(slow, shards, tmp_path, demo_model):
     assert json.loads(out.splitlines()[-1]) == json.loads(expected.splitlines()[-1])
     assert sorted(open_store(store).entries()) == sorted(open_store(tmp_path / "whole").entries())
     assert not list((store / "shards").glob(".*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_or_terminated_run_keeps_what_was_finished(how, tmp_path, demo_model):
+    """Interrupted, it writes what was waiting and ends the run; terminated, its whole shards are there."""
+    store = tmp_path / "s"
+    process = drive(tmp_path, store, demo_model, "forward")
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and len(list(store.glob("shards/r0-*.jsonl"))) < 2:
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == -how
+    opened = open_store(store)
+    assert 14 <= len(opened) < 40
+    assert opened.problems == opened.damaged() == []
+    assert ("ended" in opened.manifest["runs"][0]) is (how == signal.SIGINT)
+    assert ("KeyboardInterrupt" in err) is (how == signal.SIGINT)
+    again = drive(tmp_path, store, demo_model, "no")
+    _, err = again.communicate(timeout=300)
+    assert f"{len(opened)} of 40 requests are served from the store" in err
+    assert len(open_store(store)) == 40
+
+
+def test_killed_at_three_moments_and_resumed_it_equals_an_uninterrupted_run():
+    """In start-up, in the middle and in closing; all fifty moments in benchmarks/kill.py itself."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(root / "benchmarks" / "kill.py"), "--moments", "3", "--documents", "2"]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Two uninterrupted runs: 0 differences." in done.stdout
+    kills, _, damaged, _, finished, lost, served, unequal = map(
+        int, done.stdout.split("| all |")[1].strip(" |\n").split("|")
+    )
+    assert (kills, damaged, lost, unequal) == (3, 0, 0, 0)
+    assert 9 <= finished <= served < 27

@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from metrics import open_store
+from metrics import open_store, shard
 from metrics.cli import main
 from metrics.record import Key, Record, Span
 from metrics.writer import Writer
@@ -477,7 +477,7 @@ def test_a_resumed_store_is_labelled_from_all_its_runs(out, logs):
     mc.rename(mc.with_name("samples_mc_2026-02-02T03-04-05.678901.jsonl"))
     manifest = json.loads((out / "store" / "manifest.json").read_text())
     manifest["runs"].append({**manifest["runs"][0], "run_id": "r2", "results": [str(second)]})
-    (out / "store" / "manifest.json").write_text(json.dumps(manifest))
+    shard.write_json(out / "store" / "manifest.json", manifest)
     assert {t.split(",")[0] for t in titles(ok("auroc", out / "store").stdout)} >= {"gen", "mc"}
 
 

@@ -138,6 +138,24 @@ def test_the_newest_result_or_the_one_of_the_run(tmp_path):
         find_results(tmp_path, "c")
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_last_run_is_the_stores_last_not_the_clocks(readable, tmp_path):
+    """The clock went back a day between two runs of one store; another store's result is of that day too."""
+    store = tmp_path / "store"
+    (store / "shards").mkdir(parents=True)
+    runs = [{"run_id": name, "started": "x"} for name in ("first", "second")]
+    manifest = {"schema": 1, "model": "m", "signals": {}, "runs": runs}
+    (store / "manifest.json").write_text(json.dumps(manifest) if readable else "{trunc")
+    for stamp, run, of in (
+        ("2026-01-03T00-00-00", "first", store),
+        ("2026-01-02T00-00-00", "second", store),
+        ("2026-01-02T12-00-00", "other", tmp_path / "elsewhere"),
+    ):
+        content = {"config": {"hf_store": {"store": str(of), "run_id": run}}}
+        (tmp_path / f"results_{stamp}.json").write_text(json.dumps(content))
+    assert find_results(tmp_path).stem == f"results_2026-01-0{2 if readable else 3}T00-00-00"
+
+
 def test_a_result_without_samples_says_what_to_do(tmp_path):
     (tmp_path / "results_1.json").write_text("{}")
     (tmp_path / "samples_t_2.jsonl").write_text("")

@@ -64,6 +64,16 @@ def test_rows_in_any_order_and_columns_that_some_lack(tmp_path):
     assert c == {}
 
 
+def test_a_scalar_that_some_lack(tmp_path):
+    """It has no sizes, so a row for each record says whose it is."""
+    values = [None, torch.tensor(1.5), None, torch.tensor(2.5), torch.tensor(float("nan"))]
+    shard.write(tmp_path, "a", [record(1, signals={} if v is None else {"scalar": v}) for v in values])
+    found = shard.read(tmp_path / "a.jsonl", range(5), ["scalar"])
+    assert [f.get("scalar") is None for f in found] == [True, False, True, False, False]
+    assert [float(found[i]["scalar"]) for i in (1, 3)] == [1.5, 2.5]
+    assert found[1]["scalar"].shape == ()
+
+
 def test_equal_prompts_are_kept_once(tmp_path):
     shard.write(tmp_path, "a", [record(i, signals={"prompt_tokens": torch.arange(9000)}) for i in range(20)])
     assert (tmp_path / "a.safetensors").stat().st_size < 2 * 9000 * 8
@@ -85,8 +95,8 @@ def test_numbers_survive(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda i, d: d.write_bytes(d.read_bytes()[:-7]), "bytes: its 4 records are left out"),
-        (lambda i, d: d.unlink(), "is missing: its 4 records are left out"),
+        (lambda i, d: d.write_bytes(d.read_bytes()[:-7]), "bytes; its 4 records are left out. Delete "),
+        (lambda i, d: d.unlink(), "is missing; its 4 records are left out. Delete "),
         (lambda i, d: d.write_bytes(b"x" * d.stat().st_size), None),
         (lambda i, d: i.write_bytes(i.read_bytes()[:-9]), "not the index of a shard"),
         (lambda i, d: i.write_text("".join(i.read_text().splitlines(True)[:-1])), "3 of 4 records"),
@@ -94,7 +104,10 @@ def test_numbers_survive(tmp_path):
         (lambda i, d: i.write_bytes(b"\xff\xfe\x00"), "not the index of a shard"),
         (lambda i, d: i.write_text('{"a": 1}\n'), "not the index of a shard"),
         (lambda i, d: i.write_text('[1]\n"x"\n'), "not the index of a shard"),
-        (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + '{"x": 1}\n' * 4), "a record without its key"),
+        (
+            lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + '{"x": 1}\n' * 4),
+            "records differ from their checksum",
+        ),
         (lambda i, d: i.write_text(i.read_text().splitlines(True)[0] + "5\n" * 4), "not the index of a shard"),
     ],
 )

@@ -1,13 +1,14 @@
 """A store: modes, one writer, lazy readers, and damage that stays local."""
 
-import json
 import os
+import shutil
 import warnings
 
 import pytest
 import torch
 
 from metrics import shard
+from metrics.lock import Lock
 from metrics.record import Key, Record, Span
 from metrics.store import open_store
 from metrics.writer import Writer
@@ -191,6 +192,10 @@ def test_foreign_files_in_the_shards_folder(fill, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        ("[" * 100_000, "is not a manifest"),
+        ('{"schema": 2, "seal": "crc32 00000000"}', "was edited or damaged"),
+        ('{"schema": 1, "model": "m", "signals": {}, "runs": [{}]}', "no list of runs"),
+        ('{"schema": 1, "model": "m", "signals": 5, "runs": []}', "no model or signals"),
         ('{"schema": 2}', "schema 2; this version reads up to 1: upgrade eval-ext"),
         ('{"schema": "x"}', "is not a manifest"),
         ('{"model": "m"}', "is not a manifest"),
@@ -204,7 +209,118 @@ def test_a_manifest_that_cannot_be_read_is_named(content, said, fill, tmp_path):
     (tmp_path / "s" / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=said) as caught:
         open_store(tmp_path / "s")
-    assert "manifest.json" in str(caught.value)
+    assert "manifest.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_manifest_edited_by_hand_is_named_and_can_be_accepted(fill, tmp_path):
+    fill([0])
+    manifest = tmp_path / "s" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"model": "m"', '"model": "n"'))
+    with pytest.raises(ValueError, match=r"manifest\.json was edited or damaged .* delete its line \"seal\"") as caught:
+        open_store(tmp_path / "s")
+    assert "\n" not in str(caught.value)
+    manifest.write_text("\n".join(line for line in manifest.read_text().split("\n") if '"seal"' not in line))
+    assert open_store(tmp_path / "s").manifest["model"] == "n"
+    fill([1], "resume", facts={**FACTS, "model": "n"})
+    assert doc_ids(open_store(tmp_path / "s")) == [0, 1]
+    assert '"seal"' in manifest.read_text()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_records_survive_their_manifest(damage, fill, tmp_path):
+    """The remedy that the message gives: the manifest of a store recorded with the same settings."""
+    fill(range(4))
+    manifest = tmp_path / "s" / "manifest.json"
+    if damage == "cut":
+        os.truncate(manifest, 20)
+    else:
+        manifest.unlink()
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=r"the records beside it are whole: restore it .*--limit 1"
+    ):
+        open_store(tmp_path / "s")
+    other = Writer(tmp_path / "other", {**FACTS, "run_id": "two"})
+    other.add(record(9))
+    other.close()
+    (tmp_path / "other" / "manifest.json").replace(manifest)
+    assert doc_ids(open_store(tmp_path / "s")) == [0, 1, 2, 3]
+    fill([4], "resume")
+    store = open_store(tmp_path / "s")
+    assert doc_ids(store) == [0, 1, 2, 3, 4]
+    assert len(list(store.records(["logprob"]))) == 5 and store.problems == []
+
+
+def test_a_shards_folder_that_is_gone_is_named(fill, tmp_path):
+    fill([0])
+    shutil.rmtree(tmp_path / "s" / "shards")
+    with pytest.warns(UserWarning, match=r"s/shards is missing, and the records with it; restore it, or record again"):
+        assert doc_ids(open_store(tmp_path / "s")) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "pipe", "device"])
+@pytest.mark.parametrize("which", ["r0-00001.jsonl", "r0-00001.safetensors"])
+def test_something_else_in_the_place_of_a_file(which, kind, fill, tmp_path):
+    fill(range(6))
+    path = tmp_path / "s" / "shards" / which
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else tmp_path / "nowhere")
+    store = open_store(tmp_path / "s")
+    with pytest.warns(UserWarning, match=which):
+        assert doc_ids(store) == [0, 1, 4, 5]
+
+
+def test_a_store_behind_links_is_read(fill, tmp_path):
+    fill(range(4))
+    for path in (tmp_path / "s" / "shards").iterdir():
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+    assert len(list(open_store(tmp_path / "link").records(["logprob"]))) == 4
+
+
+def test_the_remedy_for_a_damaged_shard(fill, tmp_path):
+    """Deleted and recorded again, the store is whole."""
+    fill(range(4))
+    data = tmp_path / "s" / "shards" / "r0-00001.safetensors"
+    content = bytearray(data.read_bytes())
+    content[-3] ^= 4
+    data.write_bytes(content)
+    store = open_store(tmp_path / "s")
+    with pytest.warns(UserWarning, match=r"r0-00001\.safetensors: not readable .*differs from its checksum.*Delete"):
+        assert len(list(store.records(["logprob", "entropy"]))) == 2
+    for path in data.parent.glob("r0-00001.*"):
+        path.unlink()
+    fill([2, 3], "resume")
+    store = open_store(tmp_path / "s")
+    assert len(list(store.records(["logprob", "entropy"]))) == 4 and store.problems == []
+
+
+def test_a_clock_that_goes_back_does_not_make_the_earlier_run_the_later(fill, tmp_path, monkeypatch):
+    times = iter(["2026-01-02T00:00:00+00:00", "2026-01-02T01:00:00+00:00", *["2020-01-01T00:00:00+00:00"] * 2])
+    monkeypatch.setattr("metrics.writer._now", lambda: next(times))
+    fill(range(4))
+    fill([2], "resume", value=100.0)
+    store = open_store(tmp_path / "s")
+    (one,) = store.records(["logprob"], [Key("t", 2, 0, 0, "generate_until")])
+    assert one.signals["logprob"].tolist() == [98.0] * 4
+    assert [run["started"][:4] for run in store.manifest["runs"]] == ["2026", "2020"]
+
+
+NAMES = ("with space", "café 数 😀", "n" * 200, "a'b\"c$d")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_store(name, tmp_path):
+    for mode, number in (("new", 0), ("resume", 1)):
+        writer = Writer(tmp_path / name / "s", FACTS, mode=mode)
+        writer.add(record(number))
+        writer.close()
+    assert len(list(open_store(tmp_path / name / "s").records(["logprob"]))) == 2
 
 
 def test_no_store(tmp_path):
@@ -237,6 +353,23 @@ def test_two_writers(tmp_path):
     assert len(open_store(tmp_path / "s")) == 1
 
 
+def test_two_starts_at_once_lose_nothing(tmp_path, monkeypatch):
+    """Another begins, records and ends between this one's first look and its lock."""
+
+    def late(path, *arguments):
+        monkeypatch.undo()
+        first = Writer(tmp_path / "s", FACTS)
+        first.add(record(0))
+        first.close()
+        return Lock(path, *arguments)
+
+    monkeypatch.setattr("metrics.writer.Lock", late)
+    with pytest.raises(FileExistsError, match="exists; give another store=DIR"):
+        Writer(tmp_path / "s", {**FACTS, "run_id": "two"})
+    assert doc_ids(open_store(tmp_path / "s")) == [0]
+    Writer(tmp_path / "s", FACTS, mode="resume").close()  # and the lock is free again
+
+
 def test_a_reader_beside_the_writer(tmp_path):
     writer = Writer(tmp_path / "s", FACTS, shard_records=2)
     for i in range(5):
@@ -249,7 +382,7 @@ def test_a_reader_beside_the_writer(tmp_path):
 def test_linking_keeps_the_rest_of_the_manifest(fill, tmp_path):
     fill([0])
     store = open_store(tmp_path / "s")
-    before = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    before = open_store(tmp_path / "s").manifest
     store.link(tmp_path / "results.json", "one")
     after = store.manifest
     assert after["runs"][0].pop("results") == [str(tmp_path / "results.json")]
