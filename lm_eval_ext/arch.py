@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -37,10 +37,10 @@ def plain(model: nn.Module) -> PreTrainedModel:
 
 
 def decoder(model: nn.Module) -> PreTrainedModel:
-    """The part that reads and writes text: for most models the base model, for one that sees images its language model."""
+    """The part that reads text: for most models the base model, for one that sees images too its language model."""
     whole = plain(model)
-    found = whole.get_decoder()
-    return found if isinstance(found, PreTrainedModel) else whole.base_model
+    found: Any = whole.get_decoder()
+    return found if isinstance(found, PreTrainedModel) else cast(PreTrainedModel, whole.base_model)
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:

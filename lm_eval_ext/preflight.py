@@ -82,7 +82,7 @@ def check_model(model: nn.Module, plan: Plan) -> None:
 
 
 @torch.no_grad()
-def probe(model: nn.Module, plan: Plan, layers: Sequence[int]) -> None:
+def probe(model: nn.Module, plan: Plan, layers: Sequence[int], *, device: torch.device | str | None = None) -> None:
     """Refuse a model whose blocks or attention are not what their places say, found by one pass over a few tokens.
 
     Each block has to read what the block before it returned, one state a token; attention has to return weights
@@ -93,6 +93,7 @@ def probe(model: nn.Module, plan: Plan, layers: Sequence[int]) -> None:
         model: the model with its weights.
         plan: what is to be recorded; nothing is done where it needs no pass of its own.
         layers: layers that are to be recorded.
+        device: where the input goes.
 
     Raises:
         ValueError: one line that names the model and what does not fit.
@@ -114,7 +115,7 @@ def probe(model: nn.Module, plan: Plan, layers: Sequence[int]) -> None:
         stack.enter_context(residual_taps(whole, range(len(inner) + 1), states.__setitem__))
         if "attention" in plan.capture:
             stack.enter_context(attention_taps(whole, layers, weights.__setitem__))
-        ids = torch.arange(1, PROBE + 1, device=whole.get_input_embeddings().weight.device)[None]
+        ids = torch.arange(1, PROBE + 1, device=device)[None]
         whole(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     name = type(whole).__name__
     if "hidden" in plan.capture:
@@ -133,8 +134,8 @@ def _check_states(name: str, states: dict[int, Tensor], read: dict[int, Tensor])
             )
         if k + 1 in read and not torch.equal(state.nan_to_num().cpu(), read[k + 1].nan_to_num().cpu()):
             raise ValueError(
-                f"{name}: block {k + 1} does not read what block {k} returns, so there is no residual stream to record; "
-                "metrics of the logits (metrics=standard) need none"
+                f"{name}: block {k + 1} does not read what block {k} returns, so there is no residual stream to "
+                "record; metrics of the logits (metrics=standard) need none"
             )
 
 
