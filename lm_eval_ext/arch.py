@@ -25,8 +25,8 @@ def plain(model: nn.Module) -> PreTrainedModel:
     inner: Any = model
     while not isinstance(inner, PreTrainedModel):
         parts = dict(inner.named_children()) if isinstance(inner, nn.Module) else {}
-        if hasattr(inner, "get_base_model"):  # peft
-            inner = inner.get_base_model()
+        if callable(base := getattr(inner, "get_base_model", None)):  # peft
+            inner = base()
         elif "_orig_mod" in parts:  # torch.compile
             inner = parts["_orig_mod"]
         elif "module" in parts:  # DataParallel, DistributedDataParallel
