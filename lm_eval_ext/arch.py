@@ -20,7 +20,7 @@ def plain(model: nn.Module) -> PreTrainedModel:
     Layers that an adapter has put into the model stay in it; calling the plain model runs them.
 
     Raises:
-        TypeError: there is no Hugging Face model inside.
+        ValueError: there is no Hugging Face model inside.
     """
     inner: Any = model
     while not isinstance(inner, PreTrainedModel):
@@ -32,7 +32,7 @@ def plain(model: nn.Module) -> PreTrainedModel:
         elif "module" in parts:  # DataParallel, DistributedDataParallel
             inner = parts["module"]
         else:
-            raise TypeError(f"{type(model).__name__} holds no Hugging Face model; give a PreTrainedModel")
+            raise ValueError(f"{type(model).__name__} holds no Hugging Face model; give a PreTrainedModel")
     return inner
 
 

@@ -73,7 +73,7 @@ def test_wrappers_are_looked_through():
         assert blocks(wrapped) is model.model.layers
         assert attentions(wrapped) == [layer.self_attn for layer in model.model.layers]
         assert isinstance(decoder(wrapped), LlamaModel)
-    with pytest.raises(TypeError, match="Linear holds no Hugging Face model"):
+    with pytest.raises(ValueError, match="Linear holds no Hugging Face model"):
         plain(nn.Linear(2, 2))
 
 
