@@ -23,11 +23,12 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from lm_eval_ext import arguments  # noqa: E402
-from lm_eval_ext.arch import attentions, blocks, plain  # noqa: E402
+from lm_eval_ext.arch import blocks  # noqa: E402
 from lm_eval_ext.environment import manifest  # noqa: E402
 from lm_eval_ext.forced import ForcedPass  # noqa: E402
 from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
+from lm_eval_ext.preflight import check_config, check_decoder, check_model, probe  # noqa: E402
 from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
 from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
@@ -94,6 +95,7 @@ class HFStoreLM(HFLM):
                 )
         except (ValueError, FileExistsError) as problem:
             fail(problem)
+        self._options = options
         super().__init__(pretrained, **host)
         self._session: ScoringSession | GenerationSession | None = None
         self._probing = False
@@ -109,9 +111,17 @@ class HFStoreLM(HFLM):
         announce_results()
         self._say(f"recording into {self.store_path}")
 
+    def _get_backend(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        """As the parent's; then, before tokenizer and weights are read, refuse what cannot be recorded."""
+        super()._get_backend(config, *args, **kwargs)
+        try:
+            check_decoder(config, backend=self.backend)
+            if not hasattr(self, "_model"):  # given by name, not as an object
+                check_config(config, self._options.plan)
+        except ValueError as problem:
+            fail(problem)
+
     def _check_model(self) -> tuple[int, ...]:
-        if self.backend != "causal":
-            raise ValueError(f"{self.config.model_type} is no decoder, and hf-store records decoders; use --model hf")
         adapter = getattr(self._model, "active_peft_config", None)
         if adapter is not None and adapter.is_prompt_learning:
             raise ValueError(
@@ -119,12 +129,12 @@ class HFStoreLM(HFLM):
                 "before the prompt, so rows of the logits are no longer tokens; hf-store records adapters of weights"
             )
         plan = self._options.plan
+        check_model(self.model, plan)
         if not plan.extra_pass:
             return ()
-        model = plain(self.model)
-        if "attention" in plan.capture:
-            attentions(model)
-        return select(self._options.layers, len(blocks(model)))
+        layers = select(self._options.layers, len(blocks(self.model)))
+        probe(self.model, plan, layers, device=self.device)
+        return layers
 
     def _say(self, text: str) -> None:
         if self.rank == 0:

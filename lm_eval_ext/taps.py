@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -27,7 +28,7 @@ def residual_taps(model: PreTrainedModel, layers: Sequence[int], take: Callable[
             else:
 
                 def after(_m: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
-                    take(layer, output[0] if isinstance(output, tuple) else output)
+                    take(layer, output[0] if isinstance(output, (tuple, list)) else output)
 
                 handle = inner[layer - 1].register_forward_hook(after)
             stack.callback(handle.remove)
@@ -38,21 +39,34 @@ def residual_taps(model: PreTrainedModel, layers: Sequence[int], take: Callable[
 def attention_taps(
     model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None]
 ) -> Iterator[None]:
-    """Call `take(layer, weights)` with ``[batch, head, query, key]`` of each chosen block, attention made eager."""
+    """Call `take(layer, weights)` with ``[batch, head, query, key]`` of each chosen block, attention made eager.
+
+    Raises:
+        ValueError: in the pass, where an attention module returns no weights; the message names it.
+    """
     inner = attentions(model)
     with ExitStack() as stack:
         stack.enter_context(eager_attention(model))
         for layer in layers:
-            if layer > 0:
+            if layer == 0:
+                continue
+            module = inner[layer - 1]
+            if "output_attentions" in inspect.signature(type(module).forward).parameters:
+                stack.callback(module.register_forward_pre_hook(_ask, with_kwargs=True).remove)
 
-                def after(module: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
-                    weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-                    if weights is None:
-                        raise ValueError(
-                            f"{type(module).__name__} of layer {layer} returned no attention weights; "
-                            "leave out metrics and signals that need attention"
-                        )
-                    take(layer, weights)
+            def after(module: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
+                weights = output[1] if isinstance(output, (tuple, list)) and len(output) > 1 else None
+                if weights is None:
+                    raise ValueError(
+                        f"{type(module).__name__} of layer {layer} returned no attention weights; "
+                        "leave out metrics and signals that need attention"
+                    )
+                take(layer, weights)
 
-                stack.callback(inner[layer - 1].register_forward_hook(after).remove)
+            stack.callback(module.register_forward_hook(after).remove)
         yield
+
+
+def _ask(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Older architectures return their weights only when told to."""
+    return args, {**kwargs, "output_attentions": True}

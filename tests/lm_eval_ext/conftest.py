@@ -1,4 +1,4 @@
-"""Tiny decoders of three families, requests made by hand, and evaluations of made-up tasks, all without a hub."""
+"""Tiny decoders, requests made by hand, and evaluations of made-up tasks, all without a hub."""
 
 import os
 import random
@@ -12,20 +12,13 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
+from families import CONTEXT, VOCAB, tiny
 from lm_eval.api.instance import Instance
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 from lm_eval_ext.model import HFStoreLM
 from metrics.store import open_store
@@ -35,33 +28,8 @@ from tasks.counting import demo_model_folder
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 
-VOCAB, CONTEXT = 48, 64
 WORDS = [f"w{i}" for i in range(VOCAB - 4)]
 CHAT = "{% for m in messages %}w1 {{ m['content'] }} w2 {% endfor %}{% if add_generation_prompt %}w3 {% endif %}"
-
-
-def _model(family, attention="sdpa"):
-    torch.manual_seed(11)
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 3}
-    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-    if family == "llama":
-        config = LlamaConfig(
-            **sizes, **ids, intermediate_size=48, num_key_value_heads=2, max_position_embeddings=CONTEXT
-        )
-        made = LlamaForCausalLM
-    elif family == "neox":
-        config = GPTNeoXConfig(**sizes, **ids, intermediate_size=48, max_position_embeddings=CONTEXT)
-        made = GPTNeoXForCausalLM
-    else:
-        config = GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, **ids)
-        made = GPT2LMHeadModel
-    config._attn_implementation = attention
-    model = made(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(8)  # distributions far from uniform
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +53,7 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def tiny_model():
     """A function (family, attention) -> a tiny random decoder; the same weights each time."""
-    return _model
+    return tiny
 
 
 @pytest.fixture
