@@ -20,6 +20,7 @@ from metrics.report import show as show_table
 from metrics.score import NORMS as SCORE_NORMS
 from metrics.store import Store, open_store
 from metrics.table import render
+from metrics.verify import verify as verify_store
 
 NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
 """How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
@@ -69,7 +70,7 @@ def show(store: Path, verify: bool, format_: str) -> None:
         click.echo()
     click.echo(render(rows, format_, digits=1))
     if verify:
-        damaged = opened.damaged()
+        damaged = verify_store(store).damage
         for problem in damaged:
             click.echo(f"Damaged: {problem}", err=True)
         if damaged:
