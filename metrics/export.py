@@ -67,8 +67,8 @@ class _Column:
     def append(self, name: str, value: np.ndarray) -> None:
         if value.dtype != self.dtype or value.ndim != self.axes:
             raise ValueError(
-                f"signal {name} is {value.dtype} with {value.ndim} axes in one record and {self.dtype} with {self.axes} "
-                "in another; export the tasks one by one with --tasks"
+                f"signal {name} is {value.dtype} with {value.ndim} axes in one record and {self.dtype} with "
+                f"{self.axes} in another; export the tasks one by one with --tasks"
             )
         self.file.write(np.ascontiguousarray(value).tobytes())
         self.count += value.size
@@ -137,7 +137,9 @@ def _array(name: str, value: Tensor) -> np.ndarray:
     try:
         return value.numpy()
     except TypeError:
-        raise ValueError(f"signal {name} has type {value.dtype}, which NumPy lacks; leave it out of --signals") from None
+        raise ValueError(
+            f"signal {name} has type {value.dtype}, which NumPy lacks; leave it out of --signals"
+        ) from None
 
 
 def _header(column: _Column) -> None:

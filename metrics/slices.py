@@ -72,7 +72,8 @@ def cut(
         text: False leaves out the signals in `PRIVATE` and answers that are texts.
 
     Raises:
-        ValueError: a name that the store does not hold, both `signals` and `drop`, or a private signal asked for by name.
+        ValueError: a name that the store does not hold, both `signals` and `drop`, or a private signal
+            named without text.
     """
     entries = store.entries()
     held_tasks = list(dict.fromkeys(key.task for key in entries))

@@ -93,9 +93,7 @@ def _index_against_data(
         yield f"{index}: {len(bad)} of {len(entries)} records do not fit their signals; the first: {bad[0]}"
 
 
-def _mismatch(
-    entry: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[str]]
-) -> str:
+def _mismatch(entry: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[str]]) -> str:
     tokens = entry["token_count"]
     for name, (start, stop) in entry["spans"].items():
         if not 0 <= start <= stop <= tokens:
