@@ -12,13 +12,15 @@ from metrics import copying
 from metrics.cli import format_option
 from metrics.export import export as write_arrays
 from metrics.frame import find_labels
-from metrics.slices import Slice, cut, sizes
+from metrics.slices import Slice, cut, index_bytes, sizes
 from metrics.store import open_store
 from metrics.table import render
 from metrics.verify import Checked
 from metrics.verify import verify as check
 
 PATH = click.Path(path_type=Path)
+INDEX = "(record index)"
+"""A row of the dry run beside the signals' own."""
 
 
 @click.group()
@@ -134,7 +136,7 @@ def prune(
         click.echo(render(rows, format_, digits=3))
         click.echo(
             f"{len(part.keys)} of {len(opened)} records would be kept; the store takes {before / 1e6:.1f} MB, of which "
-            f"about {saved / 1e6:.1f} MB of signals would be saved",
+            f"about {saved / 1e6:.1f} MB would be saved",
             err=True,
         )
         return
@@ -147,9 +149,10 @@ def prune(
 
 
 def _plan(whole: Slice, part: Slice) -> tuple[list[dict[str, Any]], float]:
-    before, after = sizes(whole), sizes(part)
+    before = {**sizes(whole), INDEX: index_bytes(whole)}
+    after = {**sizes(part), INDEX: index_bytes(part)}
     rows = [
-        {"signal": name, "MB": size / 1e6, "MB kept": after.get(name, 0.0) / 1e6}
+        {"signal": name, "MB": float(size) / 1e6, "MB kept": after.get(name, 0.0) / 1e6}
         for name, size in sorted(before.items(), key=lambda item: -item[1])
     ]
     return rows, sum(before.values()) - sum(after.values())

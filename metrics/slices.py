@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,6 +123,17 @@ def sizes(source: Slice) -> dict[str, float]:
                 prompts.add(content)
             found[name] += value.numel() * value.element_size()
     return found
+
+
+def index_bytes(source: Slice) -> int:
+    """Bytes that a slice's lines in the record index take."""
+    entries = source.store.entries()
+    total = 0
+    for key in source.keys:
+        entry = entries[key]
+        plain = {**entry, "answer": None} if not source.text and isinstance(entry["answer"], str) else entry
+        total += len(json.dumps(plain, ensure_ascii=False).encode(errors="surrogatepass")) + 1
+    return total
 
 
 def refuse_damaged(stores: Sequence[Store]) -> None:

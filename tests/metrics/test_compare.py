@@ -212,7 +212,7 @@ def test_flips_come_by_the_distance_of_their_ranks(side):
     shares = [[np.mean(s <= x) for x in s] for s in (pair.first.scores[entropy.id], pair.second.scores[entropy.id])]
     apart = {a.doc_id: abs(p - q) for (a, _), p, q in zip(pair.documents, *shares)}
     assert [apart[r["doc_id_a"]] for r in table.rows] == pytest.approx(
-        sorted(map(lambda r: apart[r["doc_id_a"]], table.rows), reverse=True)
+        sorted((apart[r["doc_id_a"]] for r in table.rows), reverse=True)
     )
     assert table.rows[0]["share_a"] == pytest.approx(shares[0][table.rows[0]["doc_id_a"]])
     assert table.shown[0]["right"] == ("A" if right1[table.rows[0]["doc_id_a"]] else "B")

@@ -60,8 +60,9 @@ def read(folder):
 def store(tmp_path):
     """Records of 0 to 5 tokens, some without some signals, one in bfloat16, several types of answer."""
     records = [stores.record(i, tokens=i) for i in range(5)]
-    records += [stores.record(i, "u", request=r, kind="loglikelihood", answer=[-i - r / 4, bool(r)], names=("logprob", "scalar"))
-                for i in range(2) for r in range(2)]  # fmt: skip
+    for i, r in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        scored = {"kind": "loglikelihood", "answer": [-i - r / 4, bool(r)]}
+        records.append(stores.record(i, "u", request=r, names=("logprob", "scalar"), **scored))
     for one in records[1:4]:
         one.signals["hidden"] = torch.randn(2, one.token_count + 1, 3).to(torch.bfloat16)
         one.signals["half"] = torch.randn(one.token_count).to(torch.float16)
