@@ -120,17 +120,29 @@ def _leftovers(folder: Path) -> Iterator[str]:
 def _runs(path: Path, runs: Sequence[Mapping[str, Any]], found: Mapping[int, int], *, whole: bool) -> Iterator[str]:
     """Problems of the runs. Only the last run's end matters: a resumed run finishes what earlier ones left."""
     for number, run in enumerate(runs):
-        noted = run.get("records")
-        if whole and "ended" in run and isinstance(noted, int) and noted > found.get(number, 0):
-            lost = noted - found.get(number, 0)
+        noted = sum(part["records"] for part in _processes(run) if isinstance(part.get("records"), int))
+        lost = noted - found.get(number, 0)
+        if whole and lost > 0:
             yield (
                 f"{path}: run {run['run_id'][:8]} wrote {noted} records, {lost} of them are gone; shards were deleted: "
                 "run again with store_mode=resume"
             )
-    if runs and "ended" not in runs[-1]:
+    if not runs:
+        return
+    last, parts = runs[-1], _processes(runs[-1])
+    who = f"{path}: run {last['run_id'][:8]}"
+    ended = sum("ended" in part for part in parts)
+    due = max(last.get("ranks", 1), len(parts))
+    if ended < due:
+        of = f" in {due - ended} of its {due} processes" if due > 1 else ""
         yield (
-            f"{path}: run {runs[-1]['run_id'][:8]} of {runs[-1]['started']} did not end: it still runs, or was killed; "
-            "in that case run again with store_mode=resume"
+            f"{who} of {last['started']} did not end{of}: it still runs, or was killed; in that case run again with "
+            "store_mode=resume"
         )
-    elif runs and "stopped" in runs[-1]:
-        yield f"{path}: run {runs[-1]['run_id'][:8]} stopped recording: {runs[-1]['stopped']}"
+    for why in dict.fromkeys(part["stopped"] for part in parts if "stopped" in part):
+        yield f"{who} stopped recording: {why}"
+
+
+def _processes(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What each process of a run noted: the first in the run itself, the others beside it."""
+    return [run, *run.get("processes", {}).values()]

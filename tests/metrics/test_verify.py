@@ -7,6 +7,7 @@ import stores
 import torch
 
 from metrics import shard
+from metrics.manifest import update_run
 from metrics.record import Span
 from metrics.verify import verify
 
@@ -89,10 +90,19 @@ def test_only_the_last_runs_end_matters(tmp_path):
 
 def test_a_run_that_stopped_recording(store):
     stores.write(store, [], stores.facts("two"), mode="resume", results=())
-    from metrics.manifest import update_run
-
     update_run(store, "two", stopped="disk full")
     assert verify(store).problems == [f"{store}: run two stopped recording: disk full"]
+
+
+def test_every_process_of_a_run_counts(store):
+    update_run(store, "one", ranks=2)
+    (line,) = verify(store).problems
+    assert "did not end in 1 of its 2 processes" in line
+    update_run(store, "one", processes={"1": {"ended": "now", "records": 2, "stopped": "disk full"}})
+    lost, stopped = verify(store).problems
+    assert "run one wrote 10 records, 2 of them are gone" in lost and stopped.endswith(
+        "run one stopped recording: disk full"
+    )
 
 
 def test_what_is_no_store(tmp_path):
