@@ -20,7 +20,11 @@ from metrics.core import COSTS, metric_cost, metrics, signals
 from metrics.plan import Plan, Shape, bytes_per_record, make_plan
 from metrics.table import FORMATS, render
 
-OURS = {name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")}
+OURS = {
+    **{name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")},
+    "store": "metrics.cli_stores:store",
+    "compare": "metrics.cli_compare:compare",
+}
 """Commands that need pandas, imported when called."""
 
 COUNT = click.IntRange(min=0)

@@ -21,6 +21,7 @@ from metrics.score import NORMS as SCORE_NORMS
 from metrics.score import SPANS
 from metrics.store import Store, open_store
 from metrics.table import render
+from metrics.verify import verify as verify_store
 
 NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
 """How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
@@ -70,7 +71,7 @@ def show(store: Path, verify: bool, format_: str) -> None:
         click.echo()
     click.echo(render(rows, format_, digits=1))
     if verify:
-        damaged = opened.damaged()
+        damaged = verify_store(store).damage
         for problem in damaged:
             click.echo(f"Damaged: {problem}", err=True)
         if damaged:
@@ -108,9 +109,9 @@ def score(store: Path, metrics_: str, labels: Path | None, span: str, norm: str,
     if out is None:
         click.echo(frame.to_csv(index=False).rstrip("\n"))
     else:
-        _save(frame, out)
+        save_frame(frame, out)
         click.echo(f"wrote {out}", err=True)
-    _say_unused(frame)
+    say_unused(frame)
     who: dict[tuple[str, int], list[str]] = {}
     for name, reasons in frame.attrs["unscored"].items():
         for reason, count in reasons.items():
@@ -119,7 +120,8 @@ def score(store: Path, metrics_: str, labels: Path | None, span: str, norm: str,
         click.echo(f"{count} of {len(frame)} unscored, {reason}: {', '.join(names)}", err=True)
 
 
-def _save(frame: pd.DataFrame, out: Path) -> None:
+def save_frame(frame: pd.DataFrame, out: Path) -> None:
+    """Write a frame as .csv, .jsonl or .parquet, by the ending of `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".csv":
         frame.to_csv(out, index=False)
@@ -183,7 +185,7 @@ def auroc(
         raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
     chosen = choose([metrics_, *BASELINES, *([against] if against else [])])
     baseline = _one_metric(against) if against else None
-    store, source = _resolve(path, samples or labels)
+    store, source = resolve(path, samples or labels)
 
     def wanted(case: Case) -> bool:
         metric, _, of = case.verdict.partition("@")
@@ -215,7 +217,7 @@ def _one_metric(name: str) -> str:
     return chosen[0].id
 
 
-def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
+def resolve(path: Path, given: Path | None, option: str = "--samples") -> tuple[Store, Path | None]:
     """The store that `path` means, and where its labels come from; None for the several results of a resumed store."""
     if is_store(path):
         store = open_store(path)
@@ -225,9 +227,10 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
         if not existing:
             named = [path for run in store.manifest["runs"] for path in run.get("results", ())]
             where = f"its result file {named[-1]} is gone" if named else "it names no result file of lm-eval"
+            table = " or --labels FILE" if option == "--samples" else ", a jsonl or a csv"
             raise click.ClickException(
-                f"{path}: {where}, so right and wrong are not known; pass --samples OUT (lm-eval's --output_path of a "
-                "run with --log_samples) or --labels FILE"
+                f"{path}: {where}, so right and wrong are not known; pass {option} OUT (lm-eval's --output_path of "
+                f"a run with --log_samples){table}"
             )
         return store, existing[0] if len(existing) == 1 else None
     if not path.exists() and path.suffix != ".json":
@@ -245,8 +248,8 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
     folder = Path(linked["store"])
     if not is_store(folder):
         raise click.ClickException(
-            f"{results} names the store {folder}, which is not there; give its new place: eval-ext auroc STORE "
-            f"--samples {path}"
+            f"{results} names the store {folder}, which is not there; give its new place: "
+            f"{'eval-ext auroc ' if option == '--samples' else ''}STORE {option} {path}"
         )
     click.echo(f"store {folder}, labels of {results}", err=True)
     return open_store(folder), given or results
@@ -272,7 +275,7 @@ def _cases(
         by_title[norm] = {c.title: c for c in cases(frames[norm], chosen, threshold=threshold)}
 
     prepare("none")
-    _say_unused(frames["none"])
+    say_unused(frames["none"])
     plain = by_title["none"]
     if not plain:
         raise click.ClickException(
@@ -309,11 +312,12 @@ def _field(frame: pd.DataFrame, case: Case, field: str) -> Sequence[Any]:
     return frame.loc[(frame["task"] == case.task) & frame[label].notna(), column].tolist()
 
 
-def _say_unused(frame: pd.DataFrame) -> None:
+def say_unused(frame: pd.DataFrame, of: str = "") -> None:
+    """Say which labels are not used; `of` stands before each line."""
     for reason, count in frame.attrs.get("unused_labels", {}).items():
-        click.echo(f"{count} labels without a record: {reason}", err=True)
+        click.echo(f"{of}{count} labels without a record: {reason}", err=True)
     for name, count in frame.attrs.get("skipped_labels", {}).items():
-        click.echo(f"{name}: not one number a document ({count} documents); left out", err=True)
+        click.echo(f"{of}{name}: not one number a document ({count} documents); left out", err=True)
 
 
 def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:

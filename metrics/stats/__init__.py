@@ -4,6 +4,14 @@ from metrics.stats.agreement import kendall, spearman
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.estimate import Estimate
 from metrics.stats.multiple import benjamini_hochberg, holm
+from metrics.stats.paired import (
+    auroc_influence,
+    mcnemar,
+    newcombe_interval,
+    paired_auroc_difference,
+    resampled_mean,
+    wilson_interval,
+)
 from metrics.stats.power import (
     Detectable,
     hanley_mcneil_variance,
@@ -48,6 +56,7 @@ __all__ = [
     "aurac",
     "aurc",
     "auroc",
+    "auroc_influence",
     "average_precision",
     "benjamini_hochberg",
     "bootstrap_difference",
@@ -60,6 +69,9 @@ __all__ = [
     "holm",
     "kendall",
     "macro_average",
+    "mcnemar",
+    "newcombe_interval",
+    "paired_auroc_difference",
     "prr",
     "quantile_strata",
     "resampled_augrc",
@@ -68,6 +80,7 @@ __all__ = [
     "resampled_auroc",
     "resampled_average_precision",
     "resampled_eaurc",
+    "resampled_mean",
     "resampled_prr",
     "risk_coverage",
     "roc_curve",
@@ -75,4 +88,5 @@ __all__ = [
     "smallest_detectable_difference",
     "spearman",
     "stratified_auroc",
+    "wilson_interval",
 ]
