@@ -1,6 +1,19 @@
 """Statistics of scores against labels: ranking, selective prediction, intervals, tests, strata, power, agreement."""
 
 from metrics.stats.agreement import kendall, spearman
+from metrics.stats.binomial import p_at_most, share
+from metrics.stats.calibration import (
+    BrierParts,
+    ReliabilityCurve,
+    brier,
+    brier_parts,
+    calibrated_errors,
+    calibration_error,
+    log_loss,
+    reliability_curve,
+    resampled_brier,
+)
+from metrics.stats.conformal import Threshold, answers, expected_threshold, selective_threshold
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.estimate import Estimate
 from metrics.stats.multiple import benjamini_hochberg, holm
@@ -17,6 +30,17 @@ from metrics.stats.ranking import (
     resampled_auroc,
     resampled_average_precision,
     roc_curve,
+)
+from metrics.stats.recalibration import (
+    FITS,
+    Split,
+    constant,
+    cross_fit,
+    fit_isotonic,
+    fit_platt,
+    fold_splits,
+    share_split,
+    why_not,
 )
 from metrics.stats.resample import bootstrap_difference, bootstrap_interval
 from metrics.stats.selective import (
@@ -36,14 +60,20 @@ from metrics.stats.selective import (
 from metrics.stats.strata import StratifiedAuroc, Stratum, macro_average, quantile_strata, stratified_auroc
 
 __all__ = [
+    "FITS",
     "AurocSet",
+    "BrierParts",
     "Comparison",
     "Detectable",
     "Estimate",
+    "ReliabilityCurve",
     "RiskCoverage",
     "RocCurve",
+    "Split",
     "StratifiedAuroc",
     "Stratum",
+    "Threshold",
+    "answers",
     "augrc",
     "aurac",
     "aurc",
@@ -52,27 +82,45 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap_difference",
     "bootstrap_interval",
+    "brier",
+    "brier_parts",
+    "calibrated_errors",
+    "calibration_error",
+    "constant",
+    "cross_fit",
     "delong_covariance",
     "delong_interval",
     "delong_test",
     "eaurc",
+    "expected_threshold",
+    "fit_isotonic",
+    "fit_platt",
+    "fold_splits",
     "hanley_mcneil_variance",
     "holm",
     "kendall",
+    "log_loss",
     "macro_average",
+    "p_at_most",
     "prr",
     "quantile_strata",
+    "reliability_curve",
     "resampled_augrc",
     "resampled_aurac",
     "resampled_aurc",
     "resampled_auroc",
     "resampled_average_precision",
+    "resampled_brier",
     "resampled_eaurc",
     "resampled_prr",
     "risk_coverage",
     "roc_curve",
+    "selective_threshold",
+    "share",
+    "share_split",
     "smallest_detectable_auroc",
     "smallest_detectable_difference",
     "spearman",
     "stratified_auroc",
+    "why_not",
 ]
