@@ -20,7 +20,10 @@ from metrics.core import COSTS, metric_cost, metrics, signals
 from metrics.plan import Plan, Shape, bytes_per_record, make_plan
 from metrics.table import FORMATS, render
 
-OURS = {name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")}
+OURS = {
+    **{name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")},
+    **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
+}
 """Commands that need pandas, imported when called."""
 
 COUNT = click.IntRange(min=0)

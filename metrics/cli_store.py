@@ -182,13 +182,13 @@ def auroc(
         raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
     chosen = choose([metrics_, *BASELINES, *([against] if against else [])])
     baseline = _one_metric(against) if against else None
-    store, source = _resolve(path, samples or labels)
+    store, source = resolve(path, samples or labels)
 
     def wanted(case: Case) -> bool:
         metric, _, of = case.verdict.partition("@")
         return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
 
-    found = _cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
+    found = find_cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
     tables: list[Table] = []
     binary: list[tuple[Case, Table]] = []
     for case, causes in found:
@@ -202,7 +202,7 @@ def auroc(
     firsts = {case.task: table for case, table in reversed(binary) if not case.subset}
     if len(firsts) > 1:
         tables.append(macro_table(list(reversed(firsts.values()))))
-    _write(tables, format_, out)
+    write(tables, format_, out)
     if plot is not None:
         _plot(binary, plot)
 
@@ -214,7 +214,7 @@ def _one_metric(name: str) -> str:
     return chosen[0].id
 
 
-def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
+def resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
     """The store that `path` means, and where its labels come from; None for the several results of a resumed store."""
     if is_store(path):
         store = open_store(path)
@@ -251,7 +251,7 @@ def _resolve(path: Path, given: Path | None) -> tuple[Store, Path | None]:
     return open_store(folder), given or results
 
 
-def _cases(
+def find_cases(
     store: Store,
     source: Path | None,
     chosen: Sequence[Choice],
@@ -315,7 +315,10 @@ def _say_unused(frame: pd.DataFrame) -> None:
         click.echo(f"{name}: not one number a document ({count} documents); left out", err=True)
 
 
-def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
+def write(
+    tables: Sequence[Table], format_: str, out: Path | None, as_text: Callable[[Table, str], str] = show_table
+) -> None:
+    """Write tables to a file or standard output: whole rows in csv and json, what `as_text` makes of them otherwise."""
     if format_ == "csv":
         names = list(dict.fromkeys(key for t in tables for row in t.rows for key in row))
         rows = [{"table": t.title, **{n: row.get(n) for n in names}} for t in tables for row in t.rows]
@@ -324,7 +327,7 @@ def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
         rows = [{"table": t.title, "notes": t.notes, **row} for t in tables for row in t.rows or [{}]]
         text = render(rows, "json")
     else:
-        text = "\n\n".join(show_table(t, format_) for t in tables)
+        text = "\n\n".join(as_text(t, format_) for t in tables)
     if out is None:
         click.echo(text)
     else:

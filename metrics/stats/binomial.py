@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import beta, binom
+from scipy.special import bdtr, betaincinv
 
 from metrics.stats.estimate import Estimate, check_level
 
@@ -26,8 +26,8 @@ def share(events: int, n: int, *, level: float = 0.95) -> Estimate:
     if n == 0:
         return Estimate.point(np.nan, 0, 0, "no items")
     tail = (1 - level) / 2
-    lower = float(beta.ppf(tail, events, n - events + 1)) if events else 0.0
-    upper = float(beta.ppf(1 - tail, events + 1, n - events)) if events < n else 1.0
+    lower = float(betaincinv(events, n - events + 1, tail)) if events else 0.0
+    upper = float(betaincinv(events + 1, n - events, 1 - tail)) if events < n else 1.0
     return Estimate(events / n, lower, upper, n, events, "")
 
 
@@ -36,4 +36,4 @@ def p_at_most(events: int, n: int, risk: float) -> float:
 
     A p-value of "the probability is above `risk`": at every such probability, P(p-value <= u) <= u.
     """
-    return float(binom.cdf(events, n, risk))
+    return float(bdtr(events, n, risk))

@@ -30,8 +30,8 @@ MOST = 10**7
 class Threshold:
     """Answer below `value`; NaN when none keeps the guarantee, and `reason` says why.
 
-    `answered` and `wrong` count the `n` items it was found on; `needed` is how many items would do if the error rates
-    seen here held, None when no number would (or when none is lacking).
+    `answered` and `wrong` count those of the `n` items it was found on. When none was found, `needed` is how many items
+    would do, None when no number would.
     """
 
     value: float
@@ -40,6 +40,8 @@ class Threshold:
     wrong: int
     reason: str = ""
     needed: int | None = None
+    proviso: str = ""
+    """On what `needed` rests."""
 
 
 def answers(score: Any, value: float) -> np.ndarray:
@@ -76,7 +78,7 @@ def selective_threshold(
     ranks = tested_ranks(n, risk, confidence, tests)
     if not ranks:
         least = fewest(risk, 1 - confidence)
-        return Threshold(math.nan, n, 0, 0, f"{n} items are too few even without an error among them", least)
+        return Threshold(math.nan, n, 0, 0, "too few even without an error", least, "and no error")
     level = (1 - confidence) / len(ranks)
     placed = np.append(np.sort(np.where(np.isnan(vector), np.inf, vector)), np.inf)
     best, seen = None, []
@@ -91,13 +93,14 @@ def selective_threshold(
     shares = [(a, e / a) for a, e in seen if a]
     lowest = min((rate for _, rate in shares), default=math.nan)
     if not lowest < risk:
-        why = f"of the answers tried, {lowest:.3g} are wrong at best" if shares else "no item can be answered"
+        why = f"where fewest are wrong, {lowest:.3g} of the answers are" if shares else "nothing can be answered"
         return Threshold(math.nan, n, 0, 0, why)
     final = (1 - confidence) / tests
     needs = [_enough(rate, a / n, risk, final) for a, rate in shares if rate < risk]
     known = [size for size in needs if size is not None]
-    why = f"{n} items are too few to show it (at best {lowest:.3g} of what is answered is wrong)"
-    return Threshold(math.nan, n, 0, 0, why, max(min(known), n + 1) if known else None)
+    why = f"too few to show it (where fewest are wrong, {lowest:.3g} of the answers are)"
+    needed = max(min(known), n + 1) if known else None
+    return Threshold(math.nan, n, 0, 0, why, needed, "about, if the error rates seen here hold")
 
 
 def expected_threshold(score: Any, wrong: Any, *, risk: float) -> Threshold:
@@ -118,7 +121,7 @@ def expected_threshold(score: Any, wrong: Any, *, risk: float) -> Threshold:
     n = len(vector)
     allowed = math.floor(risk * (n + 1) - 1 + 1e-9)  # a product that only rounding keeps below a whole number
     if allowed < 0:
-        return Threshold(math.nan, n, 0, 0, f"{n} items are too few", math.ceil(1 / risk - 1 - 1e-9))
+        return Threshold(math.nan, n, 0, 0, "too few", math.ceil(1 / risk - 1 - 1e-9), "at least")
     errors = np.sort(vector[label & (vector < np.inf)])
     value = float(errors[allowed]) if allowed < len(errors) else math.inf
     below = answers(vector, value)
