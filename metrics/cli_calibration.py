@@ -93,7 +93,7 @@ def _binary_cases(
     help="How scores become probabilities; none judges metrics that are probabilities as they are.",
 )
 @click.option(
-    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds, each judged by the rest."
+    "--folds", type=click.IntRange(min=2), help="Folds, each judged by what the others fitted; 5 unless --split."
 )
 @click.option("--split", type=SHARE, help="Fit on this share of the documents and judge the rest, instead of folds.")
 @click.option("--bins", type=click.IntRange(min=1), default=15, show_default=True, help="Bins of the errors.")
@@ -112,7 +112,7 @@ def calibration(
     out: Path | None,
     metrics_: str,
     method: Method,
-    folds: int,
+    folds: int | None,
     split: float | None,
     bins: int,
     plot: Path | None,
@@ -123,6 +123,8 @@ def calibration(
 
     Example: eval-ext calibration OUT --metrics mean_nll+mean_entropy --method platt --plot figures
     """
+    if folds is not None and split is not None:
+        raise click.ClickException(f"--folds {folds} and --split {split}: give one of them")
     metrics = choose([metrics_, *BASELINES])
     found = _binary_cases(
         path,
@@ -135,7 +137,7 @@ def calibration(
         threshold=threshold,
         span=span,
     )
-    scheme = Scheme(method, folds, split, bins, seed)
+    scheme = Scheme(method, folds or 5, split, bins, seed)
     made = [(case, predict(case, scheme)) for case in found]
     tables = [calibration_table(case, predictions, scheme) for case, predictions in made]
     write(tables, format_, out, show_calibration)

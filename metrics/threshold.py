@@ -52,6 +52,8 @@ class Rule:
 
     choice: Choice
     found: stats.Threshold
+    needed: int | None = None
+    """About how many calibration documents would do, when there is no threshold and more would help."""
 
     @property
     def sign(self) -> int:
@@ -82,16 +84,19 @@ def find_rules(case: Case, metrics: Sequence[Choice], aim: Aim) -> list[Rule]:
     mask = aim.calibrates(len(wrong))
     rules = []
     for choice in metrics:
-        score = case.scores.get(choice.id)
+        score, needed = case.scores.get(choice.id), None
         if score is None:
             why = case.absent.get(choice.id, "no reason is known")
             found = stats.Threshold(math.nan, int(mask.sum()), 0, 0, f"no score of these documents, {why}")
         elif aim.guarantee == "selective":
             confidence = 1 - (1 - aim.confidence) / len(metrics)
-            found = stats.selective_threshold(score[mask], wrong[mask], risk=aim.risk, confidence=confidence)
+            keep: dict[str, float] = {"risk": aim.risk, "confidence": confidence}
+            found = stats.selective_threshold(score[mask], wrong[mask], **keep)
+            if math.isnan(found.value):
+                needed = stats.items_needed(score[mask], wrong[mask], **keep)
         else:
             found = stats.expected_threshold(score[mask], wrong[mask], risk=aim.risk)
-        rules.append(Rule(choice, found))
+        rules.append(Rule(choice, found, needed))
     return rules
 
 
@@ -127,7 +132,7 @@ def threshold_table(case: Case, rules: Sequence[Rule], aim: Aim) -> Table:
                 "risk": aim.risk,
                 "confidence": aim.confidence if aim.guarantee == "selective" else math.nan,
                 "seed": aim.seed,
-                "documents_needed": found.needed,
+                "documents_needed": rule.needed,
                 "reason": found.reason,
             }
         )
@@ -170,7 +175,7 @@ def _promise(aim: Aim, n: int, metrics: int) -> str:
 def _impossible(rule: Rule, aim: Aim) -> str:
     found = rule.found
     at = f"at confidence {aim.confidence:g}" if aim.guarantee == "selective" else "on average"
-    more = "" if found.needed is None else f"; {found.needed} are needed, {found.proviso}"
+    more = "" if rule.needed is None else f"; about {rule.needed} are needed, if the error rates seen here hold"
     return f"{rule.choice.id}: no threshold reaches risk {aim.risk:g} {at} with n = {found.n}: {found.reason}{more}."
 
 

@@ -13,7 +13,7 @@ from metrics.stats.calibration import (
     reliability_curve,
     resampled_brier,
 )
-from metrics.stats.conformal import Threshold, answers, expected_threshold, selective_threshold
+from metrics.stats.conformal import Threshold, answers, expected_threshold, items_needed, selective_threshold
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.estimate import Estimate
 from metrics.stats.multiple import benjamini_hochberg, holm
@@ -98,6 +98,7 @@ __all__ = [
     "fold_splits",
     "hanley_mcneil_variance",
     "holm",
+    "items_needed",
     "kendall",
     "log_loss",
     "macro_average",

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtr
 
 from metrics.stats.binomial import p_at_most
 from metrics.stats.estimate import as_labels, as_vector
 
-TESTS = 20
+TESTS = 10
 """Thresholds that `selective_threshold` tests at most."""
 
-MOST = 10**7
+MOST = 10**6
 """No more items than this are ever said to be needed."""
 
 
@@ -30,8 +31,7 @@ MOST = 10**7
 class Threshold:
     """Answer below `value`; NaN when none keeps the guarantee, and `reason` says why.
 
-    `answered` and `wrong` count those of the `n` items it was found on. When none was found, `needed` is how many items
-    would do, None when no number would.
+    `answered` and `wrong` count those of the `n` items it was found on.
     """
 
     value: float
@@ -39,9 +39,6 @@ class Threshold:
     answered: int
     wrong: int
     reason: str = ""
-    needed: int | None = None
-    proviso: str = ""
-    """On what `needed` rests."""
 
 
 def answers(score: Any, value: float) -> np.ndarray:
@@ -75,32 +72,53 @@ def selective_threshold(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; give a number between 0 and 1, such as 0.9")
     n = len(vector)
-    ranks = tested_ranks(n, risk, confidence, tests)
-    if not ranks:
-        least = fewest(risk, 1 - confidence)
-        return Threshold(math.nan, n, 0, 0, "too few even without an error", least, "and no error")
-    level = (1 - confidence) / len(ranks)
+    tried = _tried(vector, label, risk, confidence, tests)
+    if not tried:
+        return Threshold(math.nan, n, 0, 0, "too few even without an error")
+    level = (1 - confidence) / len(tried)
+    passed = [t for t in tried if p_at_most(t.wrong, t.answered, risk) <= level]
+    if passed:
+        return max(passed, key=lambda t: t.answered)
+    lowest = min((t.wrong / t.answered for t in tried if t.answered), default=math.nan)
+    if math.isnan(lowest):
+        return Threshold(math.nan, n, 0, 0, "nothing can be answered")
+    few = "too few to show it, " if lowest < risk else ""
+    return Threshold(math.nan, n, 0, 0, f"{few}where fewest are wrong, {lowest:.3g} of the answers are")
+
+
+def items_needed(score: Any, wrong: Any, *, risk: float, confidence: float = 0.9, tests: int = TESTS) -> int | None:
+    """About how many items `selective_threshold` needs to find a threshold, if the error rates seen here hold.
+
+    The least over its ranks of the number at which a test of the rank's share answered and error rate passes, rounded
+    up to two digits; the fewest that can do, when these are fewer than that. None when every error rate seen is at or
+    above `risk`, or more than `MOST` are needed. The best of several noisy rates is too good: take it as a lower limit.
+    """
+    vector, label = _checked(score, wrong, risk)
+    tried = _tried(vector, label, risk, confidence, tests)
+    if not tried:
+        return fewest(risk, 1 - confidence)
+    sizes = np.unique(np.geomspace(fewest(risk, (1 - confidence) / tests), MOST, 1000).astype(int))
+    found = []
+    for t in tried:
+        if t.answered and t.wrong / t.answered < risk:
+            enough = bdtr(np.ceil(t.wrong / t.answered * sizes - 1e-9), sizes, risk) <= (1 - confidence) / tests
+            found += [int(sizes[enough.argmax()]) * t.n / t.answered] if enough.any() else []
+    least = min(found, default=math.inf)
+    if least > MOST:
+        return None
+    digit = 10 ** max(0, math.floor(math.log10(least)) - 1)
+    return max(math.ceil(least / digit) * digit, len(vector) + 1)
+
+
+def _tried(vector: np.ndarray, label: np.ndarray, risk: float, confidence: float, tests: int) -> list[Threshold]:
+    """The candidate at each rank, with what it answers."""
+    n = len(vector)
     placed = np.append(np.sort(np.where(np.isnan(vector), np.inf, vector)), np.inf)
-    best, seen = None, []
-    for k in ranks:
-        below = answers(vector, placed[k])
-        answered, errors = int(below.sum()), int(label[below].sum())
-        seen.append((answered, errors))
-        if p_at_most(errors, answered, risk) <= level and (best is None or answered > best.answered):
-            best = Threshold(float(placed[k]), n, answered, errors)
-    if best is not None:
-        return best
-    shares = [(a, e / a) for a, e in seen if a]
-    lowest = min((rate for _, rate in shares), default=math.nan)
-    if not lowest < risk:
-        why = f"where fewest are wrong, {lowest:.3g} of the answers are" if shares else "nothing can be answered"
-        return Threshold(math.nan, n, 0, 0, why)
-    final = (1 - confidence) / tests
-    needs = [_enough(rate, a / n, risk, final) for a, rate in shares if rate < risk]
-    known = [size for size in needs if size is not None]
-    why = f"too few to show it (where fewest are wrong, {lowest:.3g} of the answers are)"
-    needed = max(min(known), n + 1) if known else None
-    return Threshold(math.nan, n, 0, 0, why, needed, "about, if the error rates seen here hold")
+    found = []
+    for value in placed[tried_ranks(n, risk, confidence, tests)]:
+        below = answers(vector, value)
+        found.append(Threshold(float(value), n, int(below.sum()), int(label[below].sum())))
+    return found
 
 
 def expected_threshold(score: Any, wrong: Any, *, risk: float) -> Threshold:
@@ -121,14 +139,14 @@ def expected_threshold(score: Any, wrong: Any, *, risk: float) -> Threshold:
     n = len(vector)
     allowed = math.floor(risk * (n + 1) - 1 + 1e-9)  # a product that only rounding keeps below a whole number
     if allowed < 0:
-        return Threshold(math.nan, n, 0, 0, "too few", math.ceil(1 / risk - 1 - 1e-9), "at least")
+        return Threshold(math.nan, n, 0, 0, f"too few, at least {math.ceil(1 / risk - 1 - 1e-9)} are needed")
     errors = np.sort(vector[label & (vector < np.inf)])
     value = float(errors[allowed]) if allowed < len(errors) else math.inf
     below = answers(vector, value)
     return Threshold(value, n, int(below.sum()), int(label[below].sum()))
 
 
-def tested_ranks(n: int, risk: float, confidence: float, tests: int = TESTS) -> list[int]:
+def tried_ranks(n: int, risk: float, confidence: float, tests: int = TESTS) -> list[int]:
     """The ranks, rising, at which `selective_threshold` tests: a function of its settings and n alone.
 
     Raises:
@@ -146,18 +164,6 @@ def tested_ranks(n: int, risk: float, confidence: float, tests: int = TESTS) -> 
 def fewest(risk: float, level: float) -> int:
     """The smallest number of answers, none of them wrong, that shows `risk` at `level`: (1 - risk)^k <= level."""
     return math.ceil(math.log(level) / math.log1p(-risk) - 1e-9)
-
-
-def _enough(rate: float, coverage: float, risk: float, level: float) -> int | None:
-    """How many items pass the test if `coverage` are answered and `rate` of these wrong; rounded up to two digits."""
-    size = fewest(risk, level)
-    while size < MOST:
-        if p_at_most(math.ceil(rate * size - 1e-9), size, risk) <= level:
-            total = size / coverage
-            digit = 10 ** max(0, math.floor(math.log10(total)) - 1)
-            return math.ceil(total / digit) * digit
-        size = math.ceil(size * 1.02)
-    return None
 
 
 def _checked(score: Any, wrong: Any, risk: float) -> tuple[np.ndarray, np.ndarray]:
