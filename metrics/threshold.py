@@ -145,10 +145,11 @@ def threshold_table(case: Case, rules: Sequence[Rule], aim: Aim) -> Table:
         if test.any()
         else "Every document calibrates, so none is left to test on."
     )
-    notes.append(
-        "It holds for documents drawn independently from the same source: not for another task or model, nor for "
-        "documents that share a passage, a template or an author and come in clusters."
-    )
+    if possible:
+        notes.append(
+            "It holds for documents drawn independently from the same source: not for another task or model, nor for "
+            "documents that share a passage, a template or an author and come in clusters."
+        )
     return Table(case.title, rows, notes)
 
 
