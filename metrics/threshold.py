@@ -90,10 +90,9 @@ def find_rules(case: Case, metrics: Sequence[Choice], aim: Aim) -> list[Rule]:
             found = stats.Threshold(math.nan, int(mask.sum()), 0, 0, f"no score of these documents, {why}")
         elif aim.guarantee == "selective":
             confidence = 1 - (1 - aim.confidence) / len(metrics)
-            keep: dict[str, float] = {"risk": aim.risk, "confidence": confidence}
-            found = stats.selective_threshold(score[mask], wrong[mask], **keep)
+            found = stats.selective_threshold(score[mask], wrong[mask], risk=aim.risk, confidence=confidence)
             if math.isnan(found.value):
-                needed = stats.items_needed(score[mask], wrong[mask], **keep)
+                needed = stats.items_needed(score[mask], wrong[mask], risk=aim.risk, confidence=confidence)
         else:
             found = stats.expected_threshold(score[mask], wrong[mask], risk=aim.risk)
         rules.append(Rule(choice, found, needed))

@@ -1,5 +1,5 @@
+import importlib.util
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,11 @@ from scipy.stats import binom
 from metrics.stats import answers, expected_threshold, items_needed, selective_threshold
 from metrics.stats.conformal import fewest, tried_ranks
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-from conformal import ERRORS, LEVELS, RISK, simulate
+FILE = Path(__file__).parents[3] / "benchmarks" / "conformal.py"
+SPEC = importlib.util.spec_from_file_location("benchmark_of_conformal", FILE)
+simulation = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(simulation)
+ERRORS, LEVELS, RISK, simulate = simulation.ERRORS, simulation.LEVELS, simulation.RISK, simulation.simulate
 
 
 def slow_selective(score, wrong, risk, confidence):
