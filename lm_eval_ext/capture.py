@@ -65,13 +65,13 @@ class GenerationTap:
         self._broken = False
 
     def __enter__(self) -> GenerationTap:
-        self._handle = plain(self._model).register_forward_hook(self._after_forward, with_kwargs=True)
+        look = torch.compiler.disable(self._after_forward)  # from outside whatever is compiled
+        self._handle = plain(self._model).register_forward_hook(look, with_kwargs=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
 
-    @torch.compiler.disable  # looked at from outside whatever is compiled
     def _after_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self._broken:
             return

@@ -36,6 +36,8 @@ class Case:
     """Metrics that are not in `scores`, and why."""
     verdict: str = ""
     """The label's own name, ``METRIC@FILTER``; `label` adds the threshold and the direction."""
+    documents: Sequence[int] = ()
+    """Their numbers in the task, in the order of the scores; empty for a subset."""
 
     @property
     def title(self) -> str:
@@ -65,7 +67,10 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
             scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
             suffix = f" {'<=' if lower else '>='} {threshold:g}" if threshold is not None else ""
             title = name + suffix + (LOWER if lower else "")
-            found.append(Case(str(task), title, scores, quality, wrong, absent=absent, verdict=name))
+            documents = part["doc_id"].tolist()
+            found.append(
+                Case(str(task), title, scores, quality, wrong, absent=absent, verdict=name, documents=documents)
+            )
     return found
 
 

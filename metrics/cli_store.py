@@ -191,7 +191,7 @@ def auroc(
         metric, _, of = case.verdict.partition("@")
         return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
 
-    found = _cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
+    found = find_cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
     tables: list[Table] = []
     binary: list[tuple[Case, Table]] = []
     for case, causes in found:
@@ -205,7 +205,7 @@ def auroc(
     firsts = {case.task: table for case, table in reversed(binary) if not case.subset}
     if len(firsts) > 1:
         tables.append(macro_table(list(reversed(firsts.values()))))
-    _write(tables, format_, out)
+    write(tables, format_, out)
     if plot is not None:
         _plot(binary, plot)
 
@@ -255,7 +255,7 @@ def resolve(path: Path, given: Path | None, option: str = "--samples") -> tuple[
     return open_store(folder), given or results
 
 
-def _cases(
+def find_cases(
     store: Store,
     source: Path | None,
     chosen: Sequence[Choice],
@@ -320,7 +320,10 @@ def say_unused(frame: pd.DataFrame, of: str = "") -> None:
         click.echo(f"{of}{name}: not one number a document ({count} documents); left out", err=True)
 
 
-def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
+def write(
+    tables: Sequence[Table], format_: str, out: Path | None, as_text: Callable[[Table, str], str] = show_table
+) -> None:
+    """Write tables to a file or standard output: whole rows in csv and json, what `as_text` makes of them otherwise."""
     if format_ == "csv":
         names = list(dict.fromkeys(key for t in tables for row in t.rows for key in row))
         rows = [{"table": t.title, **{n: row.get(n) for n in names}} for t in tables for row in t.rows]
@@ -329,7 +332,7 @@ def _write(tables: Sequence[Table], format_: str, out: Path | None) -> None:
         rows = [{"table": t.title, "notes": t.notes, **row} for t in tables for row in t.rows or [{}]]
         text = render(rows, "json")
     else:
-        text = "\n\n".join(show_table(t, format_) for t in tables)
+        text = "\n\n".join(as_text(t, format_) for t in tables)
     if out is None:
         click.echo(text)
     else:

@@ -63,7 +63,7 @@ def auroc_table(
     strata = _covariate(case)
     if not case.scores:
         rate = f"n = {len(wrong)}, {int(wrong.sum())} wrong; no metric has a score of these documents."
-        return Table(case.title, [], [rate, *_absent(case)])
+        return Table(case.title, [], [rate, *absent_notes(case)])
     asked = against
     if against is None or against not in case.scores:
         against = strata or next(iter(case.scores))
@@ -94,7 +94,7 @@ def auroc_table(
         notes.append(f"{asked} has no score here, so the gain is over {against}.")
     if replicates:
         notes.append(f"Intervals of AP and PRR: percentiles of {replicates} resamples of documents, seed {seed}.")
-    notes += _reversed(estimates) + _reasons(estimates, len(wrong)) + _absent(case)
+    notes += _reversed(estimates) + _reasons(estimates, len(wrong)) + absent_notes(case)
     return Table(case.title, rows, notes, estimates, against=against, alike=same)
 
 
@@ -199,7 +199,7 @@ def graded_table(case: Case, *, level: float = 0.95) -> Table:
         "Pass --threshold to call documents at or above it right and get AUROC.",
         *([] if finite else ["Some labels are infinite: they have a rank, but no mean and no PRR."]),
         *_reasons(estimates, len(quality)),
-        *_absent(case),
+        *absent_notes(case),
     ]
     return Table(case.title, rows, notes, estimates, graded=True, alike=alike(case.scores))
 
@@ -233,15 +233,15 @@ def show(table: Table, format_: str) -> str:
         same.setdefault(leader, []).append(row["metric"])
         if leader != row["metric"]:
             continue
-        cells: dict[str, Any] = {"metric": row["metric"], f"{_HEAD[main]} [95 % CI]": _interval(row, main)}
+        cells: dict[str, Any] = {"metric": row["metric"], f"{_HEAD[main]} [95 % CI]": interval(row, main)}
         cells |= {_HEAD[k]: row[k] for k in ("within_length", "kendall") if k in row}
         for name in ("average_precision", "prr"):
             if name in row:
                 both = f"{name}_lower" in row
-                cells[_HEAD[name]] = _interval(row, name, f"{name}_lower", f"{name}_upper") if both else row[name]
+                cells[_HEAD[name]] = interval(row, name, f"{name}_lower", f"{name}_upper") if both else row[name]
         if "delta" in row:
             cells |= {
-                "gain [95 % CI]": _interval(row, "delta", "delta_lower", "delta_upper"),
+                "gain [95 % CI]": interval(row, "delta", "delta_lower", "delta_upper"),
                 "p (BH)": _small(row["p_bh"]),
             }
         if "tasks" in row:
@@ -252,10 +252,14 @@ def show(table: Table, format_: str) -> str:
     text = "" if undefined else render(rows, format_)
     equal = ["Same order, shown once: " + " = ".join(names) + "." for names in same.values() if len(names) > 1]
     equal = [] if undefined else equal
-    notes = [*table.notes, *equal]
+    return page(table.title, text, [*table.notes, *equal], format_)
+
+
+def page(title: str, text: str, notes: Sequence[str], format_: str) -> str:
+    """A rendered table between its title and its notes, as md or latex."""
     if format_ == "latex":
-        return "\n".join([f"% {table.title}", text, *(f"% {note}" for note in notes)])
-    parts = [f"### {table.title}", text, "\n".join(f"{note}  " for note in notes)]
+        return "\n".join([f"% {title}", text, *(f"% {note}" for note in notes)])
+    parts = [f"### {title}", text, "\n".join(f"{note}  " for note in notes)]
     return "\n\n".join(part for part in parts if part).rstrip()
 
 
@@ -269,7 +273,8 @@ _HEAD = {
 }
 
 
-def _interval(row: Mapping[str, Any], value: str, lower: str = "lower", upper: str = "upper") -> str:
+def interval(row: Mapping[str, Any], value: str, lower: str = "lower", upper: str = "upper") -> str:
+    """A cell: the value and its interval, the value alone, or a dash."""
     if math.isnan(row[value]):
         return "–"
     if math.isnan(row[lower]):
@@ -300,7 +305,7 @@ def _reasons(estimates: Mapping[str, Estimate], n: int) -> list[str]:
     return found if n else ["No labelled document.", *found]
 
 
-def _absent(case: Case) -> list[str]:
+def absent_notes(case: Case) -> list[str]:
     """Metrics without a row, by reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in case.absent.items():

@@ -1,6 +1,19 @@
 """Statistics of scores against labels: ranking, selective prediction, intervals, tests, strata, power, agreement."""
 
 from metrics.stats.agreement import kendall, spearman
+from metrics.stats.binomial import p_at_most, share
+from metrics.stats.calibration import (
+    BrierParts,
+    ReliabilityCurve,
+    brier,
+    brier_parts,
+    calibrated_errors,
+    calibration_error,
+    log_loss,
+    reliability_curve,
+    resampled_brier,
+)
+from metrics.stats.conformal import Threshold, answers, expected_threshold, items_needed, selective_threshold
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.estimate import Estimate
 from metrics.stats.multiple import benjamini_hochberg, holm
@@ -26,6 +39,17 @@ from metrics.stats.ranking import (
     resampled_average_precision,
     roc_curve,
 )
+from metrics.stats.recalibration import (
+    FITS,
+    Split,
+    constant,
+    cross_fit,
+    fit_isotonic,
+    fit_platt,
+    fold_splits,
+    share_split,
+    why_not,
+)
 from metrics.stats.resample import bootstrap_difference, bootstrap_interval
 from metrics.stats.selective import (
     RiskCoverage,
@@ -44,14 +68,20 @@ from metrics.stats.selective import (
 from metrics.stats.strata import StratifiedAuroc, Stratum, macro_average, quantile_strata, stratified_auroc
 
 __all__ = [
+    "FITS",
     "AurocSet",
+    "BrierParts",
     "Comparison",
     "Detectable",
     "Estimate",
+    "ReliabilityCurve",
     "RiskCoverage",
     "RocCurve",
+    "Split",
     "StratifiedAuroc",
     "Stratum",
+    "Threshold",
+    "answers",
     "augrc",
     "aurac",
     "aurc",
@@ -61,32 +91,51 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap_difference",
     "bootstrap_interval",
+    "brier",
+    "brier_parts",
+    "calibrated_errors",
+    "calibration_error",
+    "constant",
+    "cross_fit",
     "delong_covariance",
     "delong_interval",
     "delong_test",
     "eaurc",
+    "expected_threshold",
+    "fit_isotonic",
+    "fit_platt",
+    "fold_splits",
     "hanley_mcneil_variance",
     "holm",
+    "items_needed",
     "kendall",
+    "log_loss",
     "macro_average",
     "mcnemar",
     "newcombe_interval",
+    "p_at_most",
     "paired_auroc_difference",
     "prr",
     "quantile_strata",
+    "reliability_curve",
     "resampled_augrc",
     "resampled_aurac",
     "resampled_aurc",
     "resampled_auroc",
     "resampled_average_precision",
+    "resampled_brier",
     "resampled_eaurc",
     "resampled_mean",
     "resampled_prr",
     "risk_coverage",
     "roc_curve",
+    "selective_threshold",
+    "share",
+    "share_split",
     "smallest_detectable_auroc",
     "smallest_detectable_difference",
     "spearman",
     "stratified_auroc",
+    "why_not",
     "wilson_interval",
 ]

@@ -21,7 +21,10 @@ from metrics.cli import main
 from metrics.record import Key, Record, Span
 from metrics.writer import Writer
 
-COMMANDS = ("auroc", "compare", "demo", "layers", "list", "plan", "score", "show", "store", "sweep", "tasks")
+COMMANDS = (
+    *("auroc", "calibration", "compare", "demo", "layers", "list", "plan", "score", "show", "store", "sweep", "tasks"),
+    "threshold",
+)
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40
 
