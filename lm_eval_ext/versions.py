@@ -3,9 +3,9 @@
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-OLDEST = {"lm-eval": (0, 4, 10), "transformers": (4, 54)}
-"""As `pyproject.toml` states them: lm-eval 0.4.10 has the registry that models are added to by name, transformers 4.54
-the switch of a loaded model's attention."""
+OLDEST = {"lm-eval": (0, 4, 10), "transformers": (4, 56)}
+"""As `pyproject.toml` states them. lm-eval 0.4.10 brought the registry that takes a model by name, transformers 4.56 a
+decoder's `get_decoder` and, with 4.55 and 4.54, gpt-oss and the switch of a loaded model's attention."""
 
 
 def check_versions(*names: str) -> None:
@@ -31,6 +31,6 @@ def check_versions(*names: str) -> None:
 
 
 def _release(found: str) -> tuple[int, ...]:
-    """The leading numbers of a version: `5.0.0rc1` is (5, 0, 0), `4.54.0.dev0` is (4, 54, 0)."""
+    """The leading numbers of a version: `5.0.0rc1` is (5, 0, 0), `4.56.0.dev0` is (4, 56, 0)."""
     release = re.match(r"\d+(\.\d+)*", found)
     return tuple(int(part) for part in release[0].split(".")) if release else ()

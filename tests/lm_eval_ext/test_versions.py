@@ -44,7 +44,7 @@ def test_what_is_installed_works():
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("transformers", "4.53.3"), ("transformers", "4.9"), ("lm-eval", "0.4.9.2"), ("lm-eval", "0.4.9")],
+    [("transformers", "4.55.4"), ("transformers", "4.9"), ("lm-eval", "0.4.9.2"), ("lm-eval", "0.4.9")],
 )
 def test_an_older_version_is_named_with_the_remedy(installed, name, found):
     installed(name, found)
@@ -59,9 +59,9 @@ def test_an_older_version_is_named_with_the_remedy(installed, name, found):
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("transformers", "4.54.0"),
-        ("transformers", "4.54"),
-        ("transformers", "4.54.0.dev0"),
+        ("transformers", "4.56.0"),
+        ("transformers", "4.56"),
+        ("transformers", "4.56.0.dev0"),
         ("transformers", "5.0.0rc1"),
         ("transformers", "10.0"),
         ("lm-eval", "0.4.10"),
@@ -76,7 +76,7 @@ def test_the_oldest_and_later_ones_pass(installed, name, found):
 
 def test_a_missing_package_is_named(installed):
     installed("transformers", None)
-    with pytest.raises(ImportError, match="^transformers is not installed, and eval-ext needs 4.54 or later: pip install"):
+    with pytest.raises(ImportError, match="^transformers is not installed, and eval-ext needs 4.56 or later: pip install"):
         versions.check_versions()
 
 
@@ -86,10 +86,10 @@ def test_only_the_named_ones_are_looked_at(installed):
 
 
 def test_the_model_refuses_before_it_imports_transformers(installed, monkeypatch):
-    installed("transformers", "4.53.3")
+    installed("transformers", "4.55.4")
     for name in ("lm_eval_ext.model", "transformers"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(ImportError, match="transformers 4.53.3 is too old"):
+    with pytest.raises(ImportError, match="transformers 4.55.4 is too old"):
         importlib.import_module("lm_eval_ext.model")
     assert "transformers" not in sys.modules
 
