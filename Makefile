@@ -5,9 +5,8 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 RUN := $(VENV)/bin/python -m
 
-# Tests of what depends on the versions of lm-eval, transformers and huggingface_hub.
-SEAMS := $(addprefix tests/lm_eval_ext/test_,autoload.py labels_end_to_end.py parity.py resume.py signals_model.py \
-	versions.py) $(addprefix tests/mteb_ext/test_,encoder.py forward.py mteb_command.py repository.py)
+# Tests of what depends on the versions of lm-eval and transformers.
+SEAMS := $(addprefix tests/lm_eval_ext/test_,autoload.py labels_end_to_end.py parity.py resume.py signals_model.py versions.py)
 
 .PHONY: demo test test-slow test-oldest test-all lint types imports docs fix bench clean
 .DEFAULT_GOAL := test
@@ -28,7 +27,7 @@ $(VENV)/.test: $(VENV)/.base pyproject.toml
 $(OLDEST)/.test: constraints-oldest.txt pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install -c constraints-oldest.txt torch
-	$(OLDEST)/bin/python -m pip install -c constraints-oldest.txt -e '.[demo]' build hatchling hypothesis pyarrow pytest
+	$(OLDEST)/bin/python -m pip install -c constraints-oldest.txt -e '.[plots]' build hatchling hypothesis pyarrow pytest
 	touch $@
 
 demo: $(VENV)/.demo  ## evaluate the small model and its layers, print the tables, save the figures

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 MODULES = "modules.json"
@@ -65,20 +65,17 @@ def _from_hub(source: str, name: str, commit: str) -> Path | None:
         return None
     try:
         return Path(hf_hub_download(source, name, revision=commit))
-    except LocalEntryNotFoundError:  # offline; a kind of the next, so it comes first
-        pass
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return None
-    except OSError:  # the hub refuses
-        pass
-    if name == MODULES:
-        warnings.warn(
-            f"model {source}: the hub cannot be reached, and its cache does not say whether this is a "
-            "sentence-transformers model; it is taken for none (mean pooling, no prompts); connect once to be sure",
-            stacklevel=4,
-        )
-        return None
-    raise ValueError(
-        f"model {source}: the hub cannot be reached, and its cache does not say whether there is a {name}, which "
-        "decides the embedding; connect once, or give a folder that holds the whole model"
-    )
+    except OSError:  # offline, or the hub refuses
+        if name == MODULES:
+            warnings.warn(
+                f"model {source}: the hub cannot be reached, and its cache does not say whether this is a "
+                "sentence-transformers model; it is taken for none (mean pooling, no prompts); connect once to be sure",
+                stacklevel=4,
+            )
+            return None
+        raise ValueError(
+            f"model {source}: the hub cannot be reached, and its cache does not say whether there is a {name}, which "
+            "decides the embedding; connect once, or give a folder that holds the whole model"
+        ) from None

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import errors
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
 from mteb_ext import repository
 from mteb_ext.checkpoint import look
@@ -17,7 +16,6 @@ from mteb_ext.forward import embed, load
 from mteb_ext.sentence import SETTINGS
 from mteb_ext.shards import View
 
-ABSENT = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)  # the latter before huggingface_hub 1.0
 OLD, NEW = "a" * 40, "b" * 40
 PATHS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 MODULES = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in PATHS.items()]
@@ -98,7 +96,7 @@ def answer(status):
 @pytest.mark.parametrize(
     ("problem", "found"),
     [
-        (ABSENT("none", response=answer(404)), True),
+        (RemoteEntryNotFoundError("none", response=answer(404)), True),
         (LocalEntryNotFoundError("no connection"), False),
         (HfHubHTTPError("forbidden", response=answer(403)), False),
         (ConnectionError("reset"), False),
