@@ -2,9 +2,13 @@
 # pip's own configuration (index, proxy, cache) is left alone; see the README for CPU and CUDA builds of torch.
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 RUN := $(VENV)/bin/python -m
 
-.PHONY: demo test test-slow test-all lint types imports docs fix bench clean
+# Tests of what depends on the versions of lm-eval and transformers.
+SEAMS := $(addprefix tests/lm_eval_ext/test_,autoload.py labels_end_to_end.py parity.py resume.py signals_model.py versions.py)
+
+.PHONY: demo test test-slow test-oldest test-all lint types imports docs fix bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.base: constraints.txt
@@ -20,6 +24,12 @@ $(VENV)/.test: $(VENV)/.base pyproject.toml
 	$(RUN) pip install -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.demo
 
+$(OLDEST)/.test: constraints-oldest.txt pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -c constraints-oldest.txt torch
+	$(OLDEST)/bin/python -m pip install -c constraints-oldest.txt -e '.[plots]' build hatchling hypothesis pyarrow pytest
+	touch $@
+
 demo: $(VENV)/.demo  ## evaluate the small model and its layers, print the tables, save the figures
 	$(VENV)/bin/eval-ext demo
 
@@ -29,7 +39,11 @@ test: lint types imports  ## the whole check; under ten minutes
 test-slow: $(VENV)/.test  ## builds environments, retrains the demo model
 	$(RUN) pytest -m "slow and not gpu"
 
-test-all: test test-slow
+test-oldest: $(OLDEST)/.test  ## the hosts' seams with the oldest lm-eval and transformers that work, in .venv-oldest
+	$(OLDEST)/bin/python -m pytest -m "not slow and not gpu" $(SEAMS)
+	$(OLDEST)/bin/python -m pytest tests/test_packaging.py::test_stock_lm_eval_script
+
+test-all: test test-slow test-oldest
 
 lint: $(VENV)/.test
 	$(RUN) ruff format --check
@@ -55,4 +69,4 @@ bench: $(VENV)/.test  ## minutes; prints markdown tables
 	$(VENV)/bin/python benchmarks/sweep.py
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(OLDEST) demo-output

@@ -79,7 +79,7 @@ class PostImportFinder:
             import warnings
 
             message = f"eval-ext could not add its models to {name} ({type(error).__name__}: {error})"
-            remedy = "update eval-ext, or set EVAL_EXT_AUTOLOAD=0 to go without"
+            remedy = "install versions that fit, or set EVAL_EXT_AUTOLOAD=0 to go without"
             warnings.warn(f"{message}: {remedy}", RuntimeWarning, stacklevel=2)
 
 
@@ -145,7 +145,13 @@ def register(models: "ModuleType | None" = None) -> None:
 
     A name that is there already is left alone. So lm-eval versions that read the entry-point group
     `lm_eval.models` register once, whichever of us comes first: they too skip a name that is there.
+
+    Raises:
+        ImportError: lm-eval is older than the registry; names the version found and the one needed.
     """
+    from lm_eval_ext.versions import check_versions
+
+    check_versions("lm-eval")
     if models is None:
         __import__("lm_eval.models")
     from lm_eval.api.registry import model_registry

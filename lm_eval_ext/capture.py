@@ -65,7 +65,7 @@ class GenerationTap:
         self._broken = False
 
     def __enter__(self) -> GenerationTap:
-        look = torch.compiler.disable(self._after_forward)  # from outside whatever is compiled
+        look: Any = torch.compiler.disable(self._after_forward)  # from outside whatever is compiled
         self._handle = plain(self._model).register_forward_hook(look, with_kwargs=True)
         return self
 

@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.autoload import check_import_names
+from lm_eval_ext.versions import check_versions
 
 check_import_names()
+check_versions()
 
 import torch  # noqa: E402
 import transformers  # noqa: E402

@@ -13,6 +13,7 @@ and torch build, elsewhere the same accuracy to .02 and the same causes of error
 The model also learns to close the bracket and stop, so that `generate_until` ends by itself.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from math import cos, pi
@@ -199,6 +200,14 @@ def _losses(
     return answer, closing, F.binary_cross_entropy_with_logits(guess, member)
 
 
+def _save(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Save it under the class name that transformers 4 knows too; transformers 5 writes a name of its own."""
+    tokenizer.save_pretrained(out)
+    path = out / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights and of the lists.")
@@ -212,7 +221,7 @@ def main(out: Path, seed: int, steps: int) -> None:
     """
     model, tokenizer, losses = train(seed=seed, steps=steps)
     model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    _save(tokenizer, out)
     click.echo(f"{steps} steps, last answer loss {losses[-1]:.4f} nats -> {out}", err=True)
     items = read(shipped_test_set())
     for stratum, count, accuracy in accuracy_table(items, predict(model, tokenizer, items)):
