@@ -1,6 +1,7 @@
 """What recording costs: hf-store against hf, alternating in one process, on a random Llama of 60 million parameters.
 
-    python benchmarks/capture.py [--repeats 5] [--device cuda] [--metrics standard] [--size 60m|1b]
+    python benchmarks/capture.py [--repeats 5] [--device cuda] [--metrics standard] [--size 60m|1b] [--dtype bfloat16]
+    python benchmarks/capture.py --work long --size 4m --batch-size 1    # answers of 8,192 tokens
 
 Prints the median of the pairwise ratios of wall time with their range, the peak memory of each in a process of its own,
 and the bytes a sample takes on disk. The process-wide peak of hf includes the interpreter and the libraries.
@@ -29,17 +30,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lm_eval_ext.model import HFStoreLM
 
 SIZES = {
+    "4m": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4},
     "60m": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8},
     "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32},
 }
 VOCAB = 32000
 
 
-def build(size: str, device: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def build(size: str, device: str, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """A random model and a tokenizer of as many made-up words."""
     torch.manual_seed(0)
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    config = LlamaConfig(vocab_size=VOCAB, max_position_embeddings=2048, bos_token_id=0, eos_token_id=1, **SIZES[size])
+    config = LlamaConfig(vocab_size=VOCAB, max_position_embeddings=16384, bos_token_id=0, eos_token_id=1, **SIZES[size])
     model = LlamaForCausalLM(config).to(device=device, dtype=dtype).eval()
     model.generation_config.eos_token_id = None  # every answer runs to its full length
     words = {"<bos>": 0, "<eos>": 1, "<unk>": 2, **{f"w{i}": i for i in range(3, VOCAB)}}
@@ -66,7 +67,11 @@ def requests(kind: str, count: int, prompt: int, tokens: int) -> list[Instance]:
     return found
 
 
-WORK = {"generate_until": (16, 128, 48), "loglikelihood": (64, 128, 16)}
+WORK = {
+    "short": {"generate_until": (16, 128, 48), "loglikelihood": (64, 128, 16)},
+    "long": {"generate_until": (1, 128, 8192)},
+}
+"""By kind: requests, tokens of a prompt, tokens of an answer."""
 
 
 def run(lm: HFLM, kind: str, asked: list[Instance]) -> float:
@@ -90,25 +95,27 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="60m")
     parser.add_argument("--metrics", default="standard")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="bfloat16 but on a CPU")
+    parser.add_argument("--work", choices=WORK, default="short")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    options.dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "bfloat16"))
     if options.peak:
         print(json.dumps(peak(options, *options.peak)))
         return
-    model, tokenizer = build(options.size, options.device)
+    model, tokenizer = build(options.size, options.device, options.dtype)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"Llama of {millions:.0f}M parameters, vocabulary {VOCAB}, {options.device}, {model.dtype}, ", end="")
     print(f"batch {options.batch_size}, metrics={options.metrics}, {torch.get_num_threads()} threads\n")
     print("| requests | hf, s | hf-store / hf, median (range) | peak memory ratio | kB a sample |")
     print("|---|---:|---:|---:|---:|")
-    for kind, (count, prompt, tokens) in WORK.items():
+    for kind, (count, prompt, tokens) in WORK[options.work].items():
         asked = requests(kind, count, prompt, tokens)
         with tempfile.TemporaryDirectory() as folder:
-            plain = HFLM(model, tokenizer=tokenizer, batch_size=options.batch_size)
-            store = HFStoreLM(
-                model, tokenizer=tokenizer, batch_size=options.batch_size, store=folder + "/s", metrics=options.metrics
-            )
+            both = {"tokenizer": tokenizer, "batch_size": options.batch_size, "max_length": 16384}
+            plain = HFLM(model, **both)
+            store = HFStoreLM(model, **both, store=folder + "/s", metrics=options.metrics)
             run(plain, kind, asked), run(store, kind, asked)
             ratios, times = [], []
             for i in range(options.repeats):
@@ -128,19 +135,21 @@ def main() -> None:
 def child(options: argparse.Namespace, kind: str, arm: str) -> float:
     """Peak memory in bytes of a process that does nothing else."""
     command = [sys.executable, __file__, "--peak", kind, arm, "--device", options.device, "--size", options.size]
-    command += ["--batch-size", str(options.batch_size), "--metrics", options.metrics]
+    command += ["--batch-size", str(options.batch_size), "--metrics", options.metrics, "--work", options.work]
+    command += ["--dtype", str(options.dtype).removeprefix("torch.")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak(options: argparse.Namespace, kind: str, arm: str) -> float:
     """Run one arm once; the peak of the accelerator's memory where there is one, else of the process."""
-    model, tokenizer = build(options.size, options.device)
+    model, tokenizer = build(options.size, options.device, options.dtype)
     with tempfile.TemporaryDirectory() as folder:
         more = {"store": folder + "/s", "metrics": options.metrics} if arm == "hf-store" else {}
-        lm = (HFStoreLM if more else HFLM)(model, tokenizer=tokenizer, batch_size=options.batch_size, **more)
-        run(lm, kind, requests(kind, *WORK[kind]))
-        if more:
+        more |= {"tokenizer": tokenizer, "batch_size": options.batch_size, "max_length": 16384}
+        lm = (HFStoreLM if arm == "hf-store" else HFLM)(model, **more)
+        run(lm, kind, requests(kind, *WORK[options.work][kind]))
+        if arm == "hf-store":
             lm.recorder.close()
     if options.device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated())

@@ -120,7 +120,9 @@ class ForcedPass:
         width = max(len(p) + len(c) for p, c in sequences)
         row = self._row_bytes(width, logits) * len(sequences)
         hidden, attention = "hidden" in self.plan.capture, "attention" in self.plan.capture
-        piece = width if width * row <= self.room else max(FEWEST, self.room // row)
+        piece = max(FEWEST, self.room // row)
+        if piece >= width or self.model._is_stateful:  # a recurrent state is not handed on between pieces
+            piece = width
         if piece == width and not (hidden and attention and self._eager_differs()):
             return self._pass(sequences, hidden, attention, logits, width)
         found: Found = [{} for _ in sequences]
@@ -137,10 +139,9 @@ class ForcedPass:
         return max(8 * heads * width, 8 * config.vocab_size if logits else 0, 1)
 
     def _eager_differs(self) -> bool:
-        """Whether eager attention computes something else than the model's own: fused kernels leave soft-caps out."""
-        config = self.model.config.get_text_config()
-        own = self.model.config._attn_implementation
-        return own not in (None, "eager") and bool(getattr(config, "attn_logit_softcapping", None))
+        """Whether eager attention computes something else than the model's own: sdpa leaves soft-caps out."""
+        capped = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
+        return bool(capped) and self.model.config._attn_implementation == "sdpa"
 
     def _pass(self, sequences: Sequences, hidden: bool, attention: bool, logits: bool, piece: int) -> Found:
         batch, found = _Batch(sequences, self.model), _Collected(sequences)

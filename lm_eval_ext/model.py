@@ -26,10 +26,10 @@ from torch import Tensor  # noqa: E402
 
 from lm_eval_ext import arguments  # noqa: E402
 from lm_eval_ext.arch import blocks  # noqa: E402
-from lm_eval_ext.environment import manifest  # noqa: E402
 from lm_eval_ext.forced import ForcedPass  # noqa: E402
 from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
+from lm_eval_ext.opening import open_together  # noqa: E402
 from lm_eval_ext.preflight import check_config, check_decoder, check_model, probe  # noqa: E402
 from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
@@ -38,7 +38,6 @@ from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
 from metrics.layers import select  # noqa: E402
 from metrics.manifest import is_store  # noqa: E402
 from metrics.store import Store  # noqa: E402
-from metrics.writer import Writer  # noqa: E402
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -106,7 +105,7 @@ class HFStoreLM(HFLM):
             settle(self)
             self._options = replace(options, store=from_first(options.store, self.world_size))
             self._layers = self._check_model()
-            self._recorder = self._open_together(host)
+            self._recorder = open_together(self, self._options, host)
         except (ValueError, OSError) as problem:
             fail(problem)
         self._end = weakref.finalize(self, self._recorder.close)
@@ -124,12 +123,6 @@ class HFStoreLM(HFLM):
             fail(problem)
 
     def _check_model(self) -> tuple[int, ...]:
-        adapter = getattr(self._model, "active_peft_config", None)
-        if adapter is not None and adapter.is_prompt_learning:
-            raise ValueError(
-                f"peft={self.peft}: {getattr(adapter.peft_type, 'value', adapter.peft_type)} puts virtual tokens "
-                "before the prompt, so rows of the logits are no longer tokens; hf-store records adapters of weights"
-            )
         plan = self._options.plan
         check_model(self.model, plan)
         if not plan.extra_pass:
@@ -141,34 +134,6 @@ class HFStoreLM(HFLM):
     def _say(self, text: str) -> None:
         if self.rank == 0:
             say(text)
-
-    def _open_together(self, host: dict[str, Any]) -> Recorder:
-        """The first process opens the store, then the others join its run; or all fail alike."""
-        facts = manifest(self, self._options, self._layers, host)
-        facts["run_id"] = from_first(facts["run_id"], self.world_size)
-        recorder, problem = None, None
-        if self.rank == 0:
-            try:
-                recorder = self._open_store(facts, self._options.store_mode)
-            except (ValueError, OSError) as found:
-                problem = found
-        problem = from_first(problem, self.world_size)
-        if problem is not None:
-            raise problem
-        return recorder or self._open_store(facts, "join")
-
-    def _open_store(self, facts: dict[str, Any], mode: str) -> Recorder:
-        options = self._options
-        most = None if options.max_store_gb is None else options.max_store_gb * 1e9
-        try:
-            writer = Writer(options.store, facts, mode=mode, rank=self.rank, ranks=self.world_size, max_bytes=most)
-        except (FileExistsError, BlockingIOError):
-            raise
-        except OSError as problem:
-            raise OSError(
-                f"cannot make the store {options.store}: {problem.strerror}; give another folder as store=DIR"
-            ) from None
-        return Recorder(writer, options.plan, store_text=options.store_text, resume=options.store_mode == "resume")
 
     @property
     def store_path(self) -> str:

@@ -70,6 +70,13 @@ def check_model(model: nn.Module, plan: Plan) -> None:
     """
     whole = plain(model)
     name = type(whole).__name__
+    adapter: Any = getattr(model, "active_peft_config", None)
+    if adapter is not None and adapter.is_prompt_learning:
+        kind = getattr(adapter.peft_type, "value", adapter.peft_type)
+        raise ValueError(
+            f"the adapter's {kind} puts virtual tokens before the prompt, so rows of the logits are no longer tokens; "
+            "hf-store records adapters of weights, such as LoRA"
+        )
     check_decoder(whole.config)
     if any(getattr(module, "is_decoder", True) is False for module in decoder(whole).modules()):
         raise ValueError(f"{name} is an encoder (is_decoder=False), and hf-store records decoders; use --model hf")

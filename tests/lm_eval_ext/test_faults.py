@@ -25,7 +25,7 @@ def requests(instance, words_of):
 def small_shards(monkeypatch):
     """Every third record makes a shard."""
     monkeypatch.setattr(
-        "lm_eval_ext.model.Writer", lambda *a, **k: Writer(*a, **{**k, "shard_records": 3, "shard_seconds": 1e9})
+        "lm_eval_ext.opening.Writer", lambda *a, **k: Writer(*a, **{**k, "shard_records": 3, "shard_seconds": 1e9})
     )
 
 

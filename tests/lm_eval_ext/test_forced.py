@@ -10,6 +10,7 @@ RAW = "logits+hidden+attention"
 PLAN = make_plan("standard", "all", RAW)
 LAYERS = (0, 1, 2, 3)
 FAMILIES = ("llama", "neox", "gpt2")
+OTHERS = ("opt", "mistral", "phi3", "qwen3", "qwen3_moe", "gemma2", "gpt_oss", "deepseek_v3")
 SEQUENCES = [
     ([5, 6, 7], [8, 9]),
     ([10 + i for i in range(20)], [17 + i for i in range(25)]),
@@ -36,9 +37,7 @@ def forwards():
 
     def watch(model):
         seen = []
-        model.base_model.register_forward_hook(
-            lambda m, a, k, o: seen.append(tuple(input_ids(a, k).shape)), with_kwargs=True
-        )
+        model.get_input_embeddings().register_forward_hook(lambda m, a, o: seen.append(tuple(a[0].shape)))
         return seen
 
     return watch
@@ -65,6 +64,43 @@ def test_pieces_equal_the_whole(family, room, tiny_model, forwards):
     if room < 100_000:
         assert any(FEWEST <= width < 30 for _, width in passes) and (1, longest) in passes  # in pieces; hidden whole
     alike(pieces, whole)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_pieces_equal_the_whole_with_windows_sinks_caps_and_experts(family, tiny_model, forwards):
+    """The last text is longer than the sliding window by far, and so are its pieces."""
+    model = tiny_model(family)
+    whole = ForcedPass(model, PLAN, LAYERS)(SEQUENCES, logits=True)
+    passes = forwards(model)
+    pieces = ForcedPass(model, PLAN, LAYERS, room=32_000)(SEQUENCES, logits=True)
+    assert any(width <= 24 for _, width in passes)
+    alike(pieces, whole, 5e-4)
+
+
+@pytest.mark.parametrize("family", ["mamba", "lfm2", "falcon_h1"])
+def test_where_nothing_grows_or_a_state_runs_on_texts_are_read_whole(family, tiny_model, forwards):
+    model = tiny_model(family)
+    more = "+attention_diagonal" if family == "falcon_h1" else ""
+    plan = make_plan("standard", "hidden_norm+hidden_mean" + more, "hidden")
+    passes = forwards(model)
+    together = ForcedPass(model, plan, LAYERS, room=10)(SEQUENCES)
+    assert {width for _, width in passes} <= {len(p) + len(c) for p, c in SEQUENCES}
+    alike(together, ForcedPass(model, plan, LAYERS)(SEQUENCES), 5e-4)
+
+
+def test_where_eager_attention_computes_otherwise_states_come_from_the_models_own(tiny_model, forwards):
+    """As with sdpa, which leaves soft-caps out."""
+    model = tiny_model("llama")
+    passes = forwards(model)
+    ForcedPass(model, PLAN, LAYERS)(SEQUENCES)
+    assert len(passes) == 1
+    model.config.attn_logit_softcapping = 2.0
+    seen = []
+    for block in model.model.layers:
+        block.register_forward_hook(lambda m, a, o: seen.append(model.config._attn_implementation))
+    ForcedPass(model, PLAN, LAYERS)(SEQUENCES)
+    assert len(passes) == 3
+    assert seen == ["sdpa"] * 3 + ["eager"] * 3
 
 
 def test_pieces_by_hand_of_the_reference(tiny_model):

@@ -243,3 +243,32 @@ class TestSignal:
     def test_is_documented(self, name):
         assert SIGNALS[name].summary.strip().endswith(".")
         assert SIGNALS[name].unit
+
+
+LOOKED_AT = [name for name, s in DERIVED.items() if s.cost in ("hidden", "attention")]
+
+
+@pytest.mark.parametrize("name", LOOKED_AT)
+def test_layers_are_looked_at_one_by_one(name):
+    """The pass for signals hands over one layer at a time, so that not all have to be held."""
+    source = raw_signals()
+    raw = SIGNALS[name].cost
+    order = [n for n in ORDER if n in LOOKED_AT and SIGNALS[n].cost == raw]
+    together = derive(order, source)[name]
+    assert SIGNALS[name].axes[0] == "layer"
+    for layer in range(SIZES["layer"]):
+        alone = derive(order, {raw: source[raw][layer : layer + 1]})[name]
+        torch.testing.assert_close(alone, together[layer : layer + 1])
+
+
+@pytest.mark.parametrize("name", [n for n in LOOKED_AT if SIGNALS[n].cost == "attention"])
+def test_attention_is_looked_at_piece_by_piece(name):
+    """Of a long text the pass hands over some queries at a time, with the keys up to the last of them."""
+    weights = raw_signals()["attention"]
+    order = [n for n in ORDER if n in LOOKED_AT and SIGNALS[n].cost == "attention"]
+    whole = derive(order, {"attention": weights})[name]
+    dim, steps, keys = SIGNALS[name].axes.index("step"), *weights.shape[-2:]
+    cut = 3
+    first = weights[..., :cut, : keys - steps + cut]
+    pieces = [derive(order, {"attention": part})[name] for part in (first, weights[..., cut:, :])]
+    torch.testing.assert_close(torch.cat(pieces, dim), whole)

@@ -1,0 +1,56 @@
+"""The store of a model that is about to be evaluated, opened by the first process and joined by the others."""
+
+# pyright: reportAttributeAccessIssue=false
+# (lm-eval's class decorator hides the type of HFLM)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_ext.arguments import Options
+from lm_eval_ext.environment import manifest
+from lm_eval_ext.ranks import from_first
+from lm_eval_ext.recorder import Recorder
+from metrics.writer import Writer
+
+if TYPE_CHECKING:
+    from lm_eval_ext.model import HFStoreLM
+
+
+def open_together(lm: HFStoreLM, options: Options, host: Mapping[str, Any]) -> Recorder:
+    """Open the store in every process of the run; or all fail with the same error.
+
+    Args:
+        lm: the model, loaded and placed among the processes.
+        options: what is recorded and where; the same store in every process.
+        host: the arguments that hf-store handed on to the harness's model.
+
+    Raises:
+        ValueError: the store was recorded with something else.
+        OSError: it exists, is being written, or cannot be made.
+    """
+    facts = manifest(lm, options, lm.layers, host)
+    facts["run_id"] = from_first(facts["run_id"], lm.world_size)
+    recorder, problem = None, None
+    if lm.rank == 0:
+        try:
+            recorder = _open(lm, options, facts, options.store_mode)
+        except (ValueError, OSError) as found:
+            problem = found
+    problem = from_first(problem, lm.world_size)
+    if problem is not None:
+        raise problem
+    return recorder or _open(lm, options, facts, "join")
+
+
+def _open(lm: HFStoreLM, options: Options, facts: Mapping[str, Any], mode: str) -> Recorder:
+    most = None if options.max_store_gb is None else options.max_store_gb * 1e9
+    try:
+        writer = Writer(options.store, facts, mode=mode, rank=lm.rank, ranks=lm.world_size, max_bytes=most)
+    except (FileExistsError, BlockingIOError):
+        raise
+    except OSError as problem:
+        raise OSError(
+            f"cannot make the store {options.store}: {problem.strerror}; give another folder as store=DIR"
+        ) from None
+    return Recorder(writer, options.plan, store_text=options.store_text, resume=options.store_mode == "resume")
