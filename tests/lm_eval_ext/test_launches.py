@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CompileConfig
 
 from lm_eval_ext.forced import ForcedPass
 from lm_eval_ext.model import HFStoreLM
@@ -185,12 +185,16 @@ def _compiled(model, how):
         return torch.compile(model, backend="eager")
     if how == "model.compile()":
         model.compile(backend="eager")
+    elif how == "static cache":  # which `generate` compiles by itself
+        model.generation_config.cache_implementation = "static"
+        model.generation_config.compile_config = CompileConfig(backend="eager", mode=None, fullgraph=False)
+        model.generation_config.compile_config._compile_all_devices = True
     else:
         model.forward = torch.compile(model.forward, backend="eager")
     return model
 
 
-@pytest.mark.parametrize("how", ["torch.compile(model)", "model.compile()", "model.forward"])
+@pytest.mark.parametrize("how", ["torch.compile(model)", "model.compile()", "model.forward", "static cache"])
 def test_a_compiled_model_is_recorded_as_it_is(how, tiny_model, recorded):
     torch._dynamo.reset()
     answers, found, store = recorded(_compiled(tiny_model("llama"), how))
