@@ -21,18 +21,20 @@ def spans(
     ends: Collection[int],
     stops: Sequence[str],
     think_end: str | int | None = None,
+    stops_first: bool = False,
 ) -> dict[str, Span]:
     """Spans of a generated continuation; each is the smallest range of tokens that holds its text.
 
     ``generation`` runs up to and with the first token that ends a sequence, or the token that completes the first stop
-    string behind the thought, where generation alone in its batch would have ended. ``answer`` holds the tokens of the
-    scored text, without white space at its end; a token that straddles an end of it belongs to it. An answer of no text
-    has no tokens. ``thought`` runs up to and with the token that completes the last end-of-thinking marker. Without a
-    marker it is absent, also where a thought was broken off: lm-eval then scores its text, and that is the answer.
+    string (behind the thought, if that is cut first), where generation alone in its batch would have ended. ``answer``
+    holds the tokens of the scored text, without white space at its end; a token that straddles an end of it belongs to
+    it. An answer of no text has no tokens. ``thought`` runs up to and with the token that completes the last
+    end-of-thinking marker. Without a marker it is absent, also where a thought was broken off: lm-eval then scores its
+    text, and that is the answer.
 
     Text behind a token that ends a sequence is no part of any span, even if the harness scores it (it does where the
     model itself goes on behind that token and other answers of the batch are longer). Where the harness cut the text in
-    some other way than 0.4.13 does, ``answer`` is absent.
+    some other way, ``answer`` is absent.
 
     Args:
         ids: generated ids, padding included.
@@ -41,9 +43,11 @@ def spans(
         ends: ids that end a sequence.
         stops: stop strings, in the harness's order.
         think_end: the end-of-thinking marker: a text, or a token id.
+        stops_first: whether the harness cuts at stop strings before it looks for a marker that is a text, as lm-eval
+            does before 0.4.12: a stop string inside a thought then ends the answer, and no thought is cut.
     """
     end = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-    cut = _cut(ids[:end], decode, stops, think_end)
+    cut = _cut(ids[:end], decode, stops, think_end, stops_first)
 
     def reach(place: int) -> int:
         return cut.first + _reach(cut, decode, place)
@@ -51,7 +55,7 @@ def spans(
     found = {"generation": Span(0, reach(cut.halt) if cut.halt else end)}
     if cut.first or cut.marker:
         found["thought"] = Span(0, reach(cut.marker))
-    if answer not in (cut.answer, _cut(ids, decode, stops, think_end).answer):
+    if answer not in (cut.answer, _cut(ids, decode, stops, think_end, stops_first).answer):
         return found
     wanted = cut.answer.rstrip() or cut.answer
     start = cut.first + _start(cut, decode) if wanted else 0
@@ -73,26 +77,36 @@ class _Cut(NamedTuple):
     """Where the answer begins."""
     answer: str
     halt: int
-    """Where the first stop string behind the thought is complete; 0 without one."""
+    """Where the first stop string that counts is complete; 0 without one."""
 
 
-def _cut(ids: Sequence[int], decode: Decode, stops: Sequence[str], think_end: str | int | None) -> _Cut:
-    """The steps of `HFLM.generate_until` and `postprocess_generated_text`: first the thought, then the stop strings."""
+def _cut(
+    ids: Sequence[int], decode: Decode, stops: Sequence[str], think_end: str | int | None, stops_first: bool
+) -> _Cut:
+    """The steps of `HFLM.generate_until` and `postprocess_generated_text`: the thought, then stops, or stops first."""
     first = 0
     if isinstance(think_end, int):
         first = next((i + 1 for i in reversed(range(len(ids))) if ids[i] == think_end), 0)
     text = decode(ids[first:])
+    stops = [s for s in stops if s]
+    early = stops_first and isinstance(think_end, str)
+    kept = _before(text, stops) if early else text
     marker = start = 0
     if isinstance(think_end, str) and think_end:
-        marker = start = len(text) - len(text.split(think_end)[-1])
+        marker = len(kept) - len(kept.split(think_end)[-1])
     if think_end not in (None, ""):
-        start = len(text) - len(text[start:].lstrip())
-    rest = answer = text[start:]
-    stops = [s for s in stops if s]
-    for stop in stops:
-        answer = answer.split(stop)[0]
-    halt = min((start + rest.index(s) + len(s) for s in stops if s in rest), default=0)
+        start = len(kept) - len(kept[marker:].lstrip())
+    answer = _before(kept[start:], stops)
+    since = 0 if early else start
+    halt = min((text.index(s, since) + len(s) for s in stops if s in text[since:]), default=0)
     return _Cut(ids[first:], first, text, marker, start, answer, halt)
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """The text in front of the stop strings, each looked for in what those before it left."""
+    for stop in stops:
+        text = text.split(stop)[0]
+    return text
 
 
 def _start(cut: _Cut, decode: Decode) -> int:

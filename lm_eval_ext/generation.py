@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import postprocess_generated_text
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +23,9 @@ from metrics.record import Span
 
 if TYPE_CHECKING:
     from lm_eval_ext.model import HFStoreLM
+
+STOPS_FIRST = postprocess_generated_text("a.b</t>c", ["."], "</t>") == "a"
+"""Whether the installed lm-eval cuts at stop strings first, then at an end of thinking: so before 0.4.12."""
 
 
 class _Generated(NamedTuple):
@@ -92,7 +96,7 @@ class GenerationSession:
             return
         row = self._rows[place]
         ids = self._new[row]
-        cut = spans(ids, answer, self.lm.tok_decode, self._ends, self._stops, self.lm.think_end_token)
+        cut = spans(ids, answer, self.lm.tok_decode, self._ends, self._stops, self.lm.think_end_token, STOPS_FIRST)
         n = cut["generation"].stop
         signals = None if self._signals is None else {k: v[row, :n].clone() for k, v in self._signals.items()}
         self._finished.append(

@@ -3,11 +3,13 @@
 import re
 
 import pytest
+from cutting import scored
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lm_eval.models.utils import postprocess_generated_text
 
 from lm_eval_ext.answers import spans
+from lm_eval_ext.generation import STOPS_FIRST
 from metrics.record import Span
 
 EOS, PAD = -1, -2
@@ -55,14 +57,24 @@ def cut(ids, decode, answer, stops=(), think=None):
     return tuple(found["answer"]), tuple(found["generation"])
 
 
-def harness(ids, decode, stops, think=None):
+def harness(ids, decode, stops, think=None, stops_first=False):
     """What lm-eval's `generate_until` scores."""
     if isinstance(think, int) and think in ids:
         ids = ids[len(ids) - ids[::-1].index(think) :]
     text = decode(ids)
     if isinstance(think, int):
-        return postprocess_generated_text(text.lstrip(), list(stops), None)
-    return postprocess_generated_text(text, list(stops), think)
+        return scored(text.lstrip(), stops)
+    return scored(text, stops, think, stops_first)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.text("ab \n", max_size=12),
+    stops=st.lists(st.sampled_from(["a", "b", "ab", " ", "\n", ""]), max_size=3),
+    think=st.sampled_from([None, "", "a", "ba", "\n"]),
+)
+def test_the_installed_lm_eval_cuts_in_one_of_the_two_orders(text, stops, think):
+    assert postprocess_generated_text(text, stops, think) == scored(text, stops, think, STOPS_FIRST)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,32 @@ def test_thoughts_by_hand(pieces, stops, expected, form):
 
 
 @pytest.mark.parametrize(
+    ("pieces", "stops", "answer", "expected"),
+    [
+        (["a)", " b", END, "4", ")"], [")"], "a", {"answer": (0, 1), "generation": (0, 1)}),  # a stop in the thought
+        (["4", ")", " b", END, "4", ")"], [")"], "4", {"answer": (0, 1), "generation": (0, 2)}),  # as scored behind it
+        (["a", END, " 4", ")"], [")"], "4", {"thought": (0, 2), "answer": (2, 3), "generation": (0, 4)}),
+        (["a", END, "b", ")", END, "c"], [")"], "b", {"thought": (0, 2), "answer": (2, 3), "generation": (0, 4)}),
+        (["a", END, "\n\n", "b"], ["\n\n"], "", {"thought": (0, 2), "answer": (0, 0), "generation": (0, 3)}),
+        (["a", "</", "t>", "b"], ["/t"], "a<", {"answer": (0, 2), "generation": (0, 3)}),  # a stop inside the marker
+        ([" ", "a", EOS, PAD], [")"], "a", {"answer": (1, 2), "generation": (0, 3)}),
+    ],
+)
+def test_thoughts_where_stops_are_cut_first(pieces, stops, answer, expected):
+    """As lm-eval does before 0.4.12 with a marker that is a text; a token id is cut first in all versions."""
+    ids, decode = tokens(*pieces)
+    assert harness(ids, decode, stops, END, True) == answer
+    found = spans(ids, answer, decode, {EOS}, stops, END, stops_first=True)
+    assert found == {k: Span(*v) for k, v in expected.items()}
+
+
+def test_an_answer_cut_in_the_other_order_has_no_span():
+    ids, decode = tokens("a)", " b", END, "4", ")")
+    assert "answer" not in spans(ids, "a", decode, {EOS}, [")"], END)
+    assert "answer" not in spans(ids, "4", decode, {EOS}, [")"], END, stops_first=True)
+
+
+@pytest.mark.parametrize(
     ("pieces", "expected"),
     [
         (["a", "<", "/t", ">b", "c"], {"thought": (0, 4), "answer": (3, 5), "generation": (0, 5)}),
@@ -257,8 +295,9 @@ def continuations(draw):
     think=st.sampled_from([None, "", "a", "é", "#", "aa", THINK]),
     thoughts=st.lists(st.integers(0, 14), max_size=2),
     rule=st.sampled_from([lossy, fallback]),
+    stops_first=st.booleans(),
 )
-def test_spans_cover_the_bytes_of_their_texts(made, stops, think, thoughts, rule):
+def test_spans_cover_the_bytes_of_their_texts(made, stops, think, thoughts, rule, stops_first):
     """Offsets of bytes say where each text lies, whatever the marks of broken characters look like."""
     ids, pieces = made
     if think == THINK:
@@ -270,25 +309,30 @@ def test_spans_cover_the_bytes_of_their_texts(made, stops, think, thoughts, rule
     first = len(ids) - ids[::-1].index(THINK) if think == THINK and THINK in ids else 0
     raw = b"".join(pieces[i] for i in ids[first:] if i >= 0)
     assume(rule(raw).encode() == raw)  # no thought that ends inside a character
-    answer = harness(ids, decode, stops, think)
-    found = spans(ids, answer, decode, {EOS}, stops, think)
+    answer = harness(ids, decode, stops, think, stops_first)
+    found = spans(ids, answer, decode, {EOS}, stops, think, stops_first)
 
     def through(place):
         return next(n for n in range(first, len(ids) + 1) if sum(sizes[first:n]) >= place)
 
-    marker = len(raw) - len(raw.split(think.encode())[-1]) if think and think != THINK else 0
+    stops_first = stops_first and think != THINK
+    kept = raw
+    for stop in stops if stops_first else []:
+        kept = kept.split(stop.encode())[0]
+    marker = len(kept) - len(kept.split(think.encode())[-1]) if think and think != THINK else 0
     start = marker
-    while think and raw[start : start + 1].isspace():
+    while think and kept[start : start + 1].isspace():
         start += 1
-    complete = [raw.find(s.encode(), start) + len(s.encode()) for s in stops if s.encode() in raw[start:]]
+    since = 0 if stops_first else start
+    complete = [raw.find(s.encode(), since) + len(s.encode()) for s in stops if s.encode() in raw[since:]]
     end = ids.index(EOS) + 1 if EOS in ids else len(ids)
     expected = {"generation": Span(0, through(min(complete)) if complete else end)}
     if first or marker:
         expected["thought"] = Span(0, through(marker))
-    scored = len((answer.rstrip() or answer).encode())
-    if scored:
+    size = len((answer.rstrip() or answer).encode())
+    if size:
         begin = max(n for n in range(first, len(ids)) if sum(sizes[first:n]) <= start)
-        expected["answer"] = Span(begin, through(start + scored))
+        expected["answer"] = Span(begin, through(start + size))
     else:
         expected["answer"] = Span(0, 0)
     assert found == expected

@@ -5,9 +5,9 @@ from functools import cache
 from itertools import count
 
 import pytest
+from cutting import scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lm_eval.models.utils import postprocess_generated_text
 from spelling import KINDS, THINK
 
 from lm_eval_ext.answers import spans
@@ -40,7 +40,7 @@ def tokenizer(kind):
     return KINDS[kind]()
 
 
-def harness(tok, ids, until, think):
+def harness(tok, ids, until, think, stops_first=False):
     """The lines of `HFLM.generate_until` between the generated ids and the answer."""
     if isinstance(think, int):
         places = [i for i, token in enumerate(ids) if token == think]
@@ -48,11 +48,11 @@ def harness(tok, ids, until, think):
             ids = ids[places[-1] + 1 :]
     text = tok.decode(ids, skip_special_tokens=True)
     if isinstance(think, int):
-        text = text.lstrip()
-    return postprocess_generated_text(text, until, think if isinstance(think, str) else None)
+        return scored(text.lstrip(), until)
+    return scored(text, until, think, stops_first)
 
 
-def slow(tok, ids, answer, until, think):
+def slow(tok, ids, answer, until, think, stops_first):
     """The same spans by trying every number of tokens, one after another."""
     end = ids.index(EOS) + 1 if EOS in ids else len(ids)
     first = 1 + max((i for i in range(end) if ids[i] == think), default=-1)
@@ -63,24 +63,27 @@ def slow(tok, ids, answer, until, think):
     def through(place):
         return next(n for n, text in enumerate(texts) if text[:place] == full[:place])
 
-    marker = len(full) - len(re.split(re.escape(think), full)[-1]) if isinstance(think, str) and think else 0
+    stops_first = stops_first and isinstance(think, str)
+    kept = scored(full, until) if stops_first else full
+    marker = len(kept) - len(re.split(re.escape(think), kept)[-1]) if isinstance(think, str) and think else 0
     start = marker
-    while think is not None and think != "" and full[start : start + 1].isspace():
+    while think is not None and think != "" and kept[start : start + 1].isspace():
         start += 1
-    complete = [full.index(s, start) + len(s) for s in until if s and s in full[start:]]
+    since = 0 if stops_first else start
+    complete = [full.index(s, since) + len(s) for s in until if s and s in full[since:]]
     found = {"generation": Span(0, first + through(min(complete)) if complete else end)}
     if first or marker:
         found["thought"] = Span(0, first + through(marker))
     assert full[start:].startswith(answer)
-    scored = len(answer.rstrip() or answer)
-    if not scored:
+    size = len(answer.rstrip() or answer)
+    if not size:
         return {**found, "answer": Span(0, 0)}
     begin = through(start)
     if texts[begin] != full[:start]:
         begin -= 1
     else:
         begin = next(n for n in count(begin) if texts[n + 1] != full[:start])
-    return {**found, "answer": Span(first + begin, first + through(start + scored))}
+    return {**found, "answer": Span(first + begin, first + through(start + size))}
 
 
 @st.composite
@@ -104,17 +107,17 @@ def rows(draw, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=80, deadline=None)
-@given(data=st.data())
-def test_spans_are_those_of_the_slow_search(kind, data):
+@given(data=st.data(), stops_first=st.booleans())
+def test_spans_are_those_of_the_slow_search(kind, data, stops_first):
     tok = tokenizer(kind)
     ids, until, think = data.draw(rows(kind))
 
     def decode(tokens):
         return tok.decode(tokens, skip_special_tokens=True)
 
-    answer = harness(tok, ids, until, think)
-    found = spans(ids, answer, decode, {EOS}, until, think)
-    assert found == slow(tok, ids, answer, until, think)
+    answer = harness(tok, ids, until, think, stops_first)
+    found = spans(ids, answer, decode, {EOS}, until, think, stops_first)
+    assert found == slow(tok, ids, answer, until, think, stops_first)
     start, stop = found["answer"]
     assert stop <= found["generation"].stop <= len(ids)
     shown = decode(ids[start:stop])
