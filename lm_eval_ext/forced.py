@@ -123,13 +123,15 @@ class ForcedPass:
         piece = max(FEWEST, self.room // row)
         if piece >= width or self.model._is_stateful:  # a recurrent state is not handed on between pieces
             piece = width
-        if piece == width and not (hidden and attention and self._eager_differs()):
+        apart = attention and self._eager_differs()
+        if piece == width and not (apart and (hidden or logits)):
             return self._pass(sequences, hidden, attention, logits, width)
         found: Found = [{} for _ in sequences]
         if hidden:
             found = self._pass(sequences, True, False, False, width)
-        if attention or logits:
-            found = [{**a, **b} for a, b in zip(found, self._pass(sequences, False, attention, logits, piece))]
+        for maps, rows in ((attention, False), (False, logits)) if apart else ((attention, logits),):
+            if maps or rows:
+                found = [{**a, **b} for a, b in zip(found, self._pass(sequences, False, maps, rows, piece))]
         return found
 
     def _row_bytes(self, width: int, logits: bool) -> int:
