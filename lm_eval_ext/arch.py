@@ -82,6 +82,18 @@ def attentions(model: nn.Module) -> list[nn.Module]:
     return [module for module in found if module is not None]
 
 
+def positions(model: nn.Module) -> int | None:
+    """How many positions a learned table holds; None where positions are computed (rotary ones, ALiBi, states).
+
+    A table is an embedding beside that of the tokens with about as many rows as the configuration has positions.
+    """
+    whole = plain(model)
+    most = getattr(whole.config.get_text_config(), "max_position_embeddings", None)
+    tokens = whole.get_input_embeddings()
+    tables = [m for m in decoder(whole).modules() if isinstance(m, nn.Embedding) and m is not tokens]
+    return most if most and any(0 <= table.num_embeddings - most <= 2 for table in tables) else None
+
+
 @contextmanager
 def eager_attention(model: nn.Module) -> Iterator[None]:
     """Let the model compute attention in the open, for only then does it return the weights; restored afterwards.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_eval_ext.arch import plain
-from lm_eval_ext.room import in_parts
+from lm_eval_ext.room import FAULTS, in_parts
 from metrics.core import signals
 from metrics.plan import Plan, derive
 
@@ -62,7 +62,8 @@ class GenerationTap:
         self._steps: list[dict[str, Tensor]] = []
         self._tokens: list[Tensor] = []
         self._handle: Any = None
-        self._broken = False
+        self.problem: Exception | None = None
+        """What went wrong in looking at a step; the generation itself goes on."""
 
     def __enter__(self) -> GenerationTap:
         look: Any = torch.compiler.disable(self._after_forward)  # from outside whatever is compiled
@@ -73,12 +74,13 @@ class GenerationTap:
         self._handle.remove()
 
     def _after_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if self._broken:
+        if self.problem is not None:
             return
         try:
             self._step(kwargs.get("input_ids", args[0] if args else None), output)
-        except RuntimeError:  # no memory left, say: the pass afterwards serves, or says why it cannot
-            self._broken, self._waiting, self._steps = True, None, []
+        except FAULTS as problem:
+            self.problem = problem.with_traceback(None)  # which would hold on to tensors
+            self._waiting, self._steps = None, []
 
     def _step(self, ids: Tensor | None, output: Any) -> None:
         if self._waiting is not None and ids is not None and len(ids) == len(self._waiting):

@@ -10,7 +10,10 @@ import platform
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lm_eval_ext.arguments import Options
 from lm_eval_ext.capture import describe
@@ -21,8 +24,15 @@ if TYPE_CHECKING:
 LIBRARIES = ("eval-ext", "lm-eval", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
 
 
-PLACEMENT = ("device", "batch_size", "max_batch_size", "parallelize", "max_memory_per_gpu", "max_cpu_memory")
-"""Arguments of the host that say where a model runs, not what it computes."""
+PLACEMENT = (
+    *("device", "batch_size", "max_batch_size", "parallelize", "max_memory_per_gpu", "max_cpu_memory"),
+    *("device_map", "offload_folder", "low_cpu_mem_usage", "trust_remote_code", "use_fast_tokenizer"),
+)
+"""Arguments of the host that say where a model lies and runs and how it is read, not what it computes."""
+
+
+BLOCK, BLOCKS = 4096, 256
+"""Bytes that are read of a weight file at a time, and how many such blocks at most (numbers, of a tensor)."""
 
 
 def manifest(
@@ -36,13 +46,14 @@ def manifest(
         layers: layers that are recorded.
         host: the arguments that hf-store handed on to the harness's model.
     """
-    plain = {k: v for k, v in (host or {}).items() if isinstance(v, (str, int, float, bool))}
+    simple = {k: v for k, v in (host or {}).items() if isinstance(v, (str, int, float, bool))}
     config = lm.config
     model = lm.model
     return {
         "run_id": uuid.uuid4().hex,
         "model": lm.pretrained if isinstance(lm.pretrained, str) else config.name_or_path or type(model).__name__,
         "revision": str(lm.revision),
+        "weights": _weights(lm),
         "peft": lm.peft,
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -55,7 +66,7 @@ def manifest(
         "prefix_token": lm.prefix_token_id,
         "think_end_token": lm.think_end_token,
         "generation": model.generation_config.to_diff_dict() if model.can_generate() else {},
-        "host_arguments": {k: str(v) for k, v in sorted(plain.items()) if k not in PLACEMENT},
+        "host_arguments": {k: str(v) for k, v in sorted(simple.items()) if k not in PLACEMENT},
         "tokenizer_hash": _tokenizer_hash(lm.tokenizer),
         "chat_template_hash": _digest(str(lm.tokenizer.chat_template)) if lm.tokenizer.chat_template else None,
         "metrics": list(options.plan.metrics),
@@ -69,6 +80,34 @@ def manifest(
         "python": platform.python_version(),
         "git": git_state(),
     }
+
+
+def _weights(lm: HFStoreLM) -> str:
+    """What tells other weights under the same name, wherever they lie once loaded.
+
+    The commit, where a hub gave the model; else a digest of its weight files, and the adapter's: names, sizes and some
+    blocks of each; of a model handed over as an object, of some numbers of each tensor.
+    """
+    if commit := getattr(lm.config, "_commit_hash", None):
+        return str(commit)
+    digest = hashlib.sha256()
+    if isinstance(lm.pretrained, str):
+        for folder in filter(None, (lm.pretrained, lm.peft)):
+            files = [p for p in Path(folder).glob("*") if p.suffix in (".safetensors", ".bin", ".gguf")]
+            for file in sorted(files):
+                size = file.stat().st_size
+                digest.update(f"{file.name} {size}".encode())
+                with file.open("rb") as data:
+                    for start in range(0, size, max(BLOCK, size // BLOCKS)):
+                        data.seek(start)
+                        digest.update(data.read(BLOCK))
+    else:
+        for name, tensor in sorted(lm.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            if not tensor.is_meta and tensor.numel():
+                some = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // BLOCKS)]
+                digest.update(some.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _quantization(config: Any) -> dict[str, Any] | None:

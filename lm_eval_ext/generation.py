@@ -19,6 +19,7 @@ from lm_eval_ext.answers import spans
 from lm_eval_ext.capture import GenerationTap
 from lm_eval_ext.recorder import say
 from lm_eval_ext.requests import Identity, TaggedPrompt
+from lm_eval_ext.room import out_of_memory
 from metrics.record import Span
 
 if TYPE_CHECKING:
@@ -85,10 +86,13 @@ class GenerationSession:
         self._stops = list(stops)
         asked = frozenset({eos} if isinstance(eos, int) else eos or ())
         self._ends = (asked or self.lm.eos_ids) | special_ids(self.lm.tokenizer, stops)
+        if tap.problem is not None and not out_of_memory(tap.problem):
+            raise tap.problem
         self._signals = tap.signals(new)
         if self._signals is None and not self._said:
             self._said = True
-            say("the steps of this generation cannot be followed (beams, say); a teacher-forced pass serves instead")
+            why = "memory ran out in looking at a step" if tap.problem else "steps are no tokens here (beams, say)"
+            say(f"{why}; a teacher-forced pass over the answers serves instead", self.lm.rank)
 
     def heard(self, place: int, answer: str) -> None:
         """The parent has decoded and cut the row of the request at `place`."""
@@ -129,6 +133,7 @@ class GenerationSession:
                 truncated=one.truncated,
                 signals={**(one.signals or {}), **signals},
             )
+        self.lm.recorder.end_batch()
 
     def finish(self) -> None:
         """The last batch."""

@@ -320,8 +320,9 @@ class HFStoreLM(HFLM):
         def tell(text: str) -> None:
             say(text, rank)
 
+        mixed = getattr(self, "mixed_precision_dtype", None)
         return ForcedPass(
-            self._model, plan, self._layers, raw_dtype=dtype, device=self.device, tell=lambda text: say(text, self.rank)
+            self._model, plan, self._layers, raw_dtype=dtype, device=self.device, autocast=mixed, tell=tell
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.arguments import Options
 from lm_eval_ext.environment import manifest
-from lm_eval_ext.ranks import from_first
+from lm_eval_ext.ranks import from_first, shared
 from lm_eval_ext.recorder import Recorder
 from metrics.writer import Writer
 
@@ -31,16 +31,18 @@ def open_together(lm: HFStoreLM, options: Options, host: Mapping[str, Any]) -> R
     """
     facts = manifest(lm, options, lm.layers, host)
     facts["run_id"] = from_first(facts["run_id"], lm.world_size)
-    recorder, problem = None, None
-    if lm.rank == 0:
-        try:
-            recorder = _open(lm, options, facts, options.store_mode)
-        except (ValueError, OSError) as found:
-            problem = found
-    problem = from_first(problem, lm.world_size)
-    if problem is not None:
-        raise problem
-    return recorder or _open(lm, options, facts, "join")
+    recorder = None
+    for mode in (options.store_mode, "join"):
+        problem = None
+        if (lm.rank == 0) is (mode != "join"):
+            try:
+                recorder = _open(lm, options, facts, mode)
+            except (ValueError, OSError) as found:
+                problem = found
+        for other in filter(None, shared(problem, lm.world_size)):
+            raise other
+    assert recorder is not None
+    return recorder
 
 
 def _open(lm: HFStoreLM, options: Options, facts: Mapping[str, Any], mode: str) -> Recorder:

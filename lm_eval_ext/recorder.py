@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,17 @@ import torch
 from torch import Tensor
 
 from lm_eval_ext.requests import Identity
+from lm_eval_ext.room import FAULTS
 from metrics.plan import Plan
 from metrics.record import Key, Record, Span
+from metrics.slices import PRIVATE
 from metrics.store import Store
 from metrics.writer import Writer
-
-FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OSError)
-"""What can go wrong in looking at tensors, an accelerator's lack of memory included."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 GONE = (errno.ENOENT, errno.ESTALE)
 """What a disk says when it has no room, when a folder may not be written, and when it is not there any more."""
-
-PRIVATE = ("tokens", "prompt_tokens", "top_tokens")
-"""Signals from which the text can be read."""
 
 
 class Recorder:
@@ -49,7 +46,12 @@ class Recorder:
 
     @staticmethod
     def _finished(path: Path) -> dict[tuple[Key, str], Any]:
-        entries = Store(path).entries()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said below, as lines of ours
+            store = Store(path)
+            entries = store.entries(verified=True)
+        for problem in store.problems:
+            say(f"{problem.split(';')[0]}; what it held is asked again")
         return {(k, e["request_hash"]): e["answer"] for k, e in entries.items() if e["answer"] is not None}
 
     def answer(self, identity: Identity | None) -> Any:
@@ -105,6 +107,11 @@ class Recorder:
             signals=kept,
         )
         self._guard(lambda: self.writer.add(record) or self._full())
+
+    def end_batch(self) -> None:
+        """A batch has been recorded: write what is pending if it is time."""
+        if not self._stopped:
+            self._guard(self.writer.end_batch)
 
     def flush(self) -> None:
         """Write what is pending as a shard."""

@@ -11,6 +11,9 @@ import torch
 T = TypeVar("T")
 R = TypeVar("R")
 
+FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError)
+"""What can go wrong in looking at tensors, an accelerator's lack of memory included."""
+
 SIGNS = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_ALLOC_FAILED")
 """What backends say when memory runs out and they raise a plain RuntimeError."""
 

@@ -99,6 +99,7 @@ class ScoringSession:
                 out.update(more)
         for one, signals in zip(answered, found):
             self._record(one, signals)
+        self.lm.recorder.end_batch()
 
     def _reduce(self, logits: Tensor, rows: Tensor, at: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Signals of the given (row, position) pairs, gathered in blocks so that no second batch of logits arises."""

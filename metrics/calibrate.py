@@ -49,6 +49,8 @@ class Predictions:
     """Probabilities of being wrong (n,) by metric, NaN where there is none; the constant; who has none and why."""
 
     of: Mapping[str, np.ndarray]
+    base: Mapping[str, np.ndarray]
+    """The constant by metric: the error rate of the documents fitted on that the metric scores."""
     constant: np.ndarray
     wrong: np.ndarray
     refused: Mapping[str, str]
@@ -68,10 +70,10 @@ def predict(case: Case, scheme: Scheme) -> Predictions:
     assert wrong is not None
     if scheme.share is None and len(wrong) < scheme.folds:
         few = f"{len(wrong)} documents are fewer than {scheme.folds} folds"
-        return Predictions({}, np.zeros(0), np.zeros(0, dtype=bool), dict.fromkeys(case.scores, few))
+        return Predictions({}, {}, np.zeros(0), np.zeros(0, dtype=bool), dict.fromkeys(case.scores, few))
     splits = scheme.splits(wrong)
     judged = np.any([s.judged for s in splits], axis=0)
-    found, refused = {}, {}
+    found, base, refused = {}, {}, {}
     for name, score in case.scores.items():
         as_is = scheme.method == "none"
         reason = _no_probability(name) if as_is else stats.why_not(score, wrong, splits)
@@ -81,7 +83,9 @@ def predict(case: Case, scheme: Scheme) -> Predictions:
             found[name] = _as_it_is(name, score)[judged]
         else:
             found[name] = stats.cross_fit(score, wrong, splits, stats.FITS[scheme.method])[judged]
-    return Predictions(found, stats.constant(wrong, splits)[judged], wrong[judged], refused)
+        if name in found:
+            base[name] = stats.constant(wrong, splits, ~np.isnan(score))[judged]
+    return Predictions(found, base, stats.constant(wrong, splits)[judged], wrong[judged], refused)
 
 
 def _no_probability(name: str) -> str:
@@ -110,13 +114,17 @@ def calibration_table(case: Case, made: Predictions, scheme: Scheme) -> Table:
         _how(case, made, scheme),
         f"ECE: {scheme.bins} bins of equal width; adaptive: of equal mass, ties together. In round brackets: the mean "
         f"ECE if each probability were true ({scheme.replicates} simulations); a perfect predictor too is above 0.",
-        "Skill: 1 - Brier / Brier of the constant, the error rate of the documents fitted on. "
+        "Skill: 1 - Brier / Brier of the constant, the error rate of the documents fitted on that have a score. "
         "Brier = reliability - resolution + uncertainty + within, over bins of equal mass.",
         f"Intervals: {scheme.replicates} resamples of the judged documents, the fitted curves held fixed.",
+        *([SUBSETS] if len({row["n"] for row in rows}) > 1 else []),
         *_refusals(made.refused),
         *absent_notes(case),
     ]
     return Table(case.title, rows, notes)
+
+
+SUBSETS = "Rows of fewer documents (n) are of those that the metric scores: only gain and skill compare like with like."
 
 
 def _how(case: Case, made: Predictions, scheme: Scheme) -> str:
@@ -135,7 +143,7 @@ def _how(case: Case, made: Predictions, scheme: Scheme) -> str:
 
 def _row(name: str, p: np.ndarray, made: Predictions, scheme: Scheme) -> dict[str, Any]:
     kept = ~np.isnan(p)
-    p, base, wrong = p[kept], made.constant[kept], made.wrong[kept]
+    p, base, wrong = p[kept], made.base.get(name, made.constant)[kept], made.wrong[kept]
     row: dict[str, Any] = {"metric": name}
     for column, by in (("ece", "width"), ("adaptive_ece", "mass")):
         options: dict[str, Any] = {"bins": scheme.bins, "by": by, "seed": scheme.seed, "replicates": scheme.replicates}

@@ -17,8 +17,9 @@ from metrics.cli_store import NORMS, find_cases, metrics_option, resolve, write
 from metrics.core import Choice, choose
 from metrics.manifest import is_store
 from metrics.report import BASELINES, Table
+from metrics.score import SPANS
 from metrics.store import open_store
-from metrics.table import render
+from metrics.table import plain, render
 from metrics.threshold import (
     Aim,
     Guarantee,
@@ -44,7 +45,7 @@ def case_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match."),
         click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times."),
         click.option("--threshold", type=float, help="Call documents right whose graded label is at least this."),
-        click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True),
+        click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True),
         click.option("--seed", default=0, show_default=True, help="Of the split and of everything else drawn."),
         format_option,
         click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here."),
@@ -264,7 +265,6 @@ def _write_answers(rows: Sequence[dict[str, Any]], file: Path) -> None:
     if file.suffix == ".csv":
         text = render(rows, "csv")
     else:
-        plain = ({k: None if v != v else v for k, v in row.items()} for row in rows)
-        text = "\n".join(json.dumps(row) for row in plain)
+        text = "\n".join(json.dumps({k: plain(v) for k, v in row.items()}) for row in rows)
     file.write_text(text + "\n", encoding="utf-8")
     click.echo(f"wrote {file}: {sum(row['answered'] for row in rows)} of {len(rows)} answered", err=True)

@@ -17,6 +17,7 @@ from metrics.compare_tables import Compared, accuracy_table, auroc_table, macro_
 from metrics.core import Choice, choose
 from metrics.disagreement import disagreement_table, pick
 from metrics.report import BASELINES
+from metrics.score import SPANS
 from metrics.slices import setting
 from metrics.store import Store
 from metrics.table import render
@@ -35,7 +36,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
 @click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
 @click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
-@click.option("--span", type=click.Choice(["answer", "generation"]), default="answer", show_default=True)
+@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Documents shown of a task.")
 @click.option("--by", default="mean_entropy", show_default=True, help="The metric that sorts them.")
 @format_option

@@ -14,7 +14,7 @@ from metrics import labels as labels_
 from metrics.cases import Case, cases, errors_by
 from metrics.cli import format_option
 from metrics.core import Choice, choose
-from metrics.manifest import is_store
+from metrics.manifest import is_store, processes
 from metrics.report import BASELINES, Table, auroc_table, graded_table, macro_table
 from metrics.report import show as show_table
 from metrics.score import NORMS as SCORE_NORMS
@@ -63,11 +63,13 @@ def show(store: Path, verify: bool, format_: str) -> None:
         )
         click.echo(f"{len(opened)} records, {size / 1e6:.1f} MB; signals: {', '.join(manifest['signals'])}")
         for run in manifest["runs"]:
-            end = f"ended {run['ended']}" if "ended" in run else "not ended: still running, or killed"
+            parts = processes(run)
+            done = sum("ended" in part for part in parts)
+            end = f"ended {run['ended']}" if done == len(parts) else "not ended: still running, or killed"
             results = ", ".join(run.get("results", ["none"]))
             click.echo(f"run {run['run_id'][:8]} started {run['started']}, {end}; results: {results}")
-            if "stopped" in run:
-                click.echo(f"  recording stopped: {run['stopped']}")
+            for why in dict.fromkeys(part["stopped"] for part in parts if "stopped" in part):
+                click.echo(f"  recording stopped: {why}")
         click.echo()
     click.echo(render(rows, format_, digits=1))
     if verify:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from metrics import stats
 from metrics.cases import LOWER
@@ -186,7 +187,8 @@ def auroc_table(pair: Pair, *, level: float = 0.95) -> Compared:
         for side, estimate in zip(SIDES, own):
             row |= {side: estimate.value, f"{side}_lower": estimate.lower, f"{side}_upper": estimate.upper}
         row |= {"difference": e.value, "lower": e.lower, "upper": e.upper, "se": e.se}
-        row["p"] = math.nan if few else found.p
+        moved = bool((rankdata(one[both]) != rankdata(two[both])).any() or (wrong1 != wrong2)[both].any())
+        row["p"] = found.p if moved and not few else math.nan
         row |= {"correlation": found.correlation, "n": e.n, "unscored": int((~both).sum())}
         row |= {"wrong_a": int(wrong1[both].sum()), "wrong_b": int(wrong2[both].sum()), "reason": e.reason}
         rows.append(row)

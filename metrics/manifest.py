@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _check(manifest: dict[str, Any]) -> None:
     """Raise a ValueError where what every reader relies on is missing."""
-    if not {"model", "signals"} <= manifest.keys() or not isinstance(manifest["signals"], (dict, list)):
+    if not {"model", "signals"} <= manifest.keys() or not isinstance(manifest["signals"], dict):
         raise ValueError("no model or signals")
     runs = manifest.get("runs")
     if not isinstance(runs, list) or not all(isinstance(run, dict) and _is_run(run) for run in runs):
@@ -77,6 +78,12 @@ def _is_run(run: dict[str, Any]) -> bool:
     results = run.get("results", [])
     named = isinstance(results, list) and all(isinstance(path, str) for path in results)
     return named and isinstance(run.get("run_id"), str) and isinstance(run.get("started"), str)
+
+
+def processes(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What each process of a run noted: the first in the run itself, then the others, `ranks` in all."""
+    others = run.get("processes", {})
+    return [run, *(others.get(str(rank), {}) for rank in range(1, max(run.get("ranks", 1), 1 + len(others))))]
 
 
 def update_run(path: Path, run_id: str, *, rank: int = 0, **facts: Any) -> None:

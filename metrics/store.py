@@ -63,9 +63,12 @@ class Store:
     def __len__(self) -> int:
         return len(self._index)
 
-    def entries(self) -> dict[Key, dict[str, Any]]:
-        """Every record's index entry, without any signal."""
-        return {key: entry for key, (_, _, entry) in self._index.items()}
+    def entries(self, *, verified: bool = False) -> dict[Key, dict[str, Any]]:
+        """Every record's index entry, without any signal; `verified`: only where the data agree with their checksum."""
+        bad = dict(self._damage()) if verified else {}
+        for problem in bad.values():
+            self._report(problem)
+        return {key: entry for key, (path, _, entry) in self._index.items() if path not in bad}
 
     def records(self, signals: Sequence[str] = (), keys: Iterable[Key] | None = None) -> Iterator[Record]:
         """Records one shard at a time, with the signals asked for (none by default), for all keys or the given ones."""
@@ -117,14 +120,15 @@ class Store:
 
     def damaged(self) -> list[str]:
         """Compare every shard with its checksum; returns one line for each that differs or cannot be read."""
-        found = []
+        return [problem for _, problem in self._damage()]
+
+    def _damage(self) -> Iterator[tuple[Path, str]]:
         for path in _shards(self.path):
             try:
                 if not shard.checksum(path):
-                    found.append(f"{path.with_suffix('.safetensors')}: contents differ from their checksum")
+                    yield path, f"{path.with_suffix('.safetensors')}: contents differ from their checksum"
             except shard.DamagedShard as damage:
-                found.append(str(damage))
-        return found
+                yield path, str(damage)
 
 
 def _shards(path: Path) -> list[Path]:

@@ -28,7 +28,7 @@ def render(rows: Sequence[Mapping[str, Any]], format_: str = "md", *, digits: in
     if format_ not in FORMATS:
         raise ValueError(f"format '{format_}' is not known; choose {', '.join(FORMATS)}")
     if format_ == "json":
-        return json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows], indent=2, ensure_ascii=False)
+        return json.dumps([{k: plain(v) for k, v in row.items()} for row in rows], indent=2, ensure_ascii=False)
     if not rows:
         return ""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -77,5 +77,8 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def plain(value: Any) -> Any:
+    """As JSON has it: null for what is undefined; infinities, which it has not, as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -66,7 +66,7 @@ class Rule:
         if math.isnan(self.found.value):
             return "never"
         if self.found.value == math.inf:
-            return "always"
+            return "whenever scored"
         return f"{self.choice.id} {'<' if self.sign > 0 else '>'} {self.sign * self.found.value!r}"
 
     def answers(self, oriented: np.ndarray) -> np.ndarray:
@@ -175,7 +175,11 @@ def _promise(aim: Aim, n: int, metrics: int) -> str:
 def _impossible(rule: Rule, aim: Aim) -> str:
     found = rule.found
     at = f"at confidence {aim.confidence:g}" if aim.guarantee == "selective" else "on average"
-    more = "" if rule.needed is None else f"; about {rule.needed} are needed, if the error rates seen here hold"
+    more = (
+        ""
+        if rule.needed is None
+        else f"; about {rule.needed} to calibrate on are needed, if the error rates seen here hold"
+    )
     return f"{rule.choice.id}: no threshold reaches risk {aim.risk:g} {at} with n = {found.n}: {found.reason}{more}."
 
 
@@ -216,7 +220,7 @@ def show_threshold(table: Table, format_: str) -> str:
         "wrong_if_all_answered": "wrong if all answered",
     }
     rows = [
-        {"answer when": row["answer_when"] if row["answer_when"] not in ("never", "always") else _always(row)}
+        {"answer when": row["answer_when"] if row["answer_when"] not in ("never", "whenever scored") else _always(row)}
         | {f"{head} [95 % CI]": interval(row, k, f"{k}_lower", f"{k}_upper") for k, head in heads.items()}
         | {"test n": row["test_n"], "calibration n": row["calibration_n"]}
         for row in table.rows

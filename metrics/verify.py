@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metrics import shard
-from metrics.manifest import read_manifest
+from metrics.manifest import processes, read_manifest
 from metrics.record import Key
 
 
@@ -120,7 +120,7 @@ def _leftovers(folder: Path) -> Iterator[str]:
 def _runs(path: Path, runs: Sequence[Mapping[str, Any]], found: Mapping[int, int], *, whole: bool) -> Iterator[str]:
     """Problems of the runs. Only the last run's end matters: a resumed run finishes what earlier ones left."""
     for number, run in enumerate(runs):
-        noted = sum(part["records"] for part in _processes(run) if isinstance(part.get("records"), int))
+        noted = sum(part["records"] for part in processes(run) if isinstance(part.get("records"), int))
         lost = noted - found.get(number, 0)
         if whole and lost > 0:
             yield (
@@ -129,7 +129,7 @@ def _runs(path: Path, runs: Sequence[Mapping[str, Any]], found: Mapping[int, int
             )
     if not runs:
         return
-    last, parts = runs[-1], _processes(runs[-1])
+    last, parts = runs[-1], processes(runs[-1])
     who = f"{path}: run {last['run_id'][:8]}"
     ended = sum("ended" in part for part in parts)
     due = max(last.get("ranks", 1), len(parts))
@@ -141,8 +141,3 @@ def _runs(path: Path, runs: Sequence[Mapping[str, Any]], found: Mapping[int, int
         )
     for why in dict.fromkeys(part["stopped"] for part in parts if "stopped" in part):
         yield f"{who} stopped recording: {why}"
-
-
-def _processes(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What each process of a run noted: the first in the run itself, the others beside it."""
-    return [run, *run.get("processes", {}).values()]

@@ -25,7 +25,8 @@ class Writer:
         rank: number of this process among several that write one store; it names the shards.
         ranks: how many processes write the store together.
         max_bytes: size of the store at which recording stops; each process has an equal share of what is left.
-        shard_bytes, shard_records, shard_seconds: a shard is written at the first of these.
+        shard_bytes, shard_records: a shard is written at the first of these.
+        shard_seconds: and at the end of a batch, when the last one is so long ago.
 
     Raises:
         FileExistsError: mode ``new`` and a store is there, or the folder holds something else.
@@ -110,11 +111,15 @@ class Writer:
             return False
         self._pending.append(record)
         self._pending_bytes += size
-        most_bytes, most_records, seconds = self._limits
-        due = time.monotonic() - self._since >= seconds
-        if due or self._pending_bytes >= most_bytes or len(self._pending) >= most_records:
+        most_bytes, most_records, _ = self._limits
+        if self._pending_bytes >= most_bytes or len(self._pending) >= most_records:
             self.flush()
         return True
+
+    def end_batch(self) -> None:
+        """Write what has been collected if the last shard is long enough ago: whole batches, as soon as they end."""
+        if time.monotonic() - self._since >= self._limits[2]:
+            self.flush()
 
     def flush(self) -> None:
         """Write what has been collected as a shard; nothing pending, no shard."""
@@ -169,7 +174,7 @@ SAME = (
 
 def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     for name in SAME:
-        if before.get(name) != now.get(name):
+        if name in before and before[name] != now.get(name):  # a store from before it was noted is not checked
             raise ValueError(
                 f"store {path} was recorded with {name}={_brief(before.get(name))}, this run has "
                 f"{_brief(now.get(name))}; give another store=DIR, or the same settings"

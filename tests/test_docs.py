@@ -42,7 +42,7 @@ def demo_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store, folder = Path("demo-output/store"), Path("demo-output/lm-eval/model")
     folder.mkdir(parents=True)
-    manifest = {"run_id": "r", "model": "m", "architecture": "A", "dtype": "float32", "device": "cpu", "signals": []}
+    manifest = {"run_id": "r", "model": "m", "architecture": "A", "dtype": "float32", "device": "cpu", "signals": {}}
     writer = Writer(store, manifest)
     samples = []
     for i in range(12):

@@ -13,5 +13,11 @@ def hidden_norm(hidden: Tensor) -> Tensor:
 
 @signal(axes=("layer", "dim"), unit="1")
 def hidden_mean(hidden: Tensor) -> Tensor:
-    """Mean state over the continuation's tokens at each layer; the state before the first token is left out."""
-    return hidden[:, 1:].float().mean(1)
+    """Mean state over the continuation's tokens at each layer; the state before the first token is left out.
+
+    So is a last token that the model could not read, at the end of its table of positions. NaN where none is left, or
+    where a state holds NaN.
+    """
+    states = hidden[:, 1:].float()
+    unread = states.shape[1] > 0 and bool(states[:, -1].isnan().all())
+    return states[:, : states.shape[1] - unread].mean(1)

@@ -34,8 +34,9 @@ def fit_isotonic(score: np.ndarray, label: np.ndarray) -> Curve:
     Source: Zadrozny & Elkan 2002, KDD; fitted by scikit-learn.
     """
     model = IsotonicRegression(y_min=0, y_max=1, increasing=True, out_of_bounds="clip")
-    model.fit(score, label.astype(np.float64))
-    return model.predict
+    largest = np.abs(score).max() or 1.0  # scikit-learn takes scores that differ by less than 1e-15 for ties
+    model.fit(score / largest, label.astype(np.float64))
+    return lambda scores: model.predict(scores / largest)
 
 
 def fit_platt(score: np.ndarray, label: np.ndarray) -> Curve:
@@ -128,16 +129,22 @@ def cross_fit(score: np.ndarray, label: np.ndarray, splits: Sequence[Split], fit
     found = np.full(len(score), np.nan)
     scored = ~np.isnan(score)
     for fitted, judged in splits:
-        curve = fit(score[fitted & scored], label[fitted & scored])
-        found[judged & scored] = curve(score[judged & scored])
+        here = judged & scored
+        if here.any():
+            found[here] = fit(score[fitted & scored], label[fitted & scored])(score[here])
     return found
 
 
-def constant(label: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
-    """The predictor without a score (n,): the event rate of the items fitted on; NaN for what is not judged."""
+def constant(label: np.ndarray, splits: Sequence[Split], scored: np.ndarray | None = None) -> np.ndarray:
+    """The predictor without a score (n,): the event rate of the items fitted on; NaN for what is not judged.
+
+    With `scored` (n,), of those items alone, as the fair comparison for a score that some items lack: where these are
+    more often events than the others, knowing the rate of all would look like skill.
+    """
     found = np.full(len(label), np.nan)
     for fitted, judged in splits:
-        found[judged] = label[fitted].mean() if fitted.any() else np.nan
+        part = label[fitted if scored is None else fitted & scored]
+        found[judged] = part.mean() if len(part) else np.nan
     return found
 
 

@@ -98,7 +98,7 @@ def test_the_table_of_causes_writes_a_dash_for_what_is_undefined():
 
 
 def test_somebody_elses_store_is_not_written_over(tmp_path):
-    manifest = {"run_id": "r", "model": "mine", "signals": []}
+    manifest = {"run_id": "r", "model": "mine", "signals": {}}
     Writer(tmp_path / "store", manifest).close()
     with pytest.raises(click.ClickException, match="holds a recording of your own; give another folder"):
         demo.run(tmp_path)

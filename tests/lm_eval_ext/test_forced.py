@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, Phi3Config
 
 from lm_eval_ext.forced import FEWEST, ForcedPass
 from metrics.plan import make_plan
@@ -193,3 +194,68 @@ def test_other_errors_are_not_taken_for_lack_of_memory(tiny_model):
         ForcedPass(model, PLAN, LAYERS)(SEQUENCES)
     handle.remove()
     assert len(calls) == 1
+
+
+def test_a_rotary_embedding_that_depends_on_the_length_is_not_cut(forwards):
+    """Phi-3's longrope: short factors up to the original length, long ones for all positions of a longer text."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 16, **factors}
+    sizes = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "pad_token_id": 3}
+    how = {"rope_parameters": rope} if hasattr(Phi3Config(), "rope_parameters") else {"rope_scaling": rope}
+    config = Phi3Config(
+        **sizes, intermediate_size=48, max_position_embeddings=64, original_max_position_embeddings=16, **how
+    )
+    torch.manual_seed(2)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    passes = forwards(model)
+    long = SEQUENCES[1:2]
+    alike(ForcedPass(model, PLAN, LAYERS, room=16_000)(long), ForcedPass(model, PLAN, LAYERS)(long), 1e-5)
+    assert max(width for _, width in passes) == 45
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "gemma2", "llama"])
+@pytest.mark.parametrize("signals", ["hidden_norm+hidden_mean", "hidden_norm+attention_diagonal"])
+def test_eager_models_make_no_square_of_the_length(signals, family, tiny_model):
+    """Their own attention computes whole maps, also where only hidden states are wanted."""
+    model = tiny_model(family, "eager")
+    plan, text = make_plan("standard", signals), [([5] * 20, [6, 7] * 21)]
+    whole = ForcedPass(model, plan, LAYERS)(text)
+    largest = []
+    for module in model.modules():
+        if type(module).__name__.endswith("Attention"):
+            module.register_forward_hook(lambda m, a, o: largest.append(o[1].numel()))
+    alike(ForcedPass(model, plan, LAYERS, room=40_000)(text), whole, 5e-4)
+    assert 0 < max(largest) * 8 <= 40_000
+
+
+def test_mixed_precision_is_that_of_the_evaluation(tiny_model):
+    model = tiny_model("llama")
+    plan = make_plan("standard", (), "hidden+logits")
+    found = ForcedPass(model, plan, LAYERS, autocast=torch.bfloat16)(SEQUENCES[1:2], logits=True)[0]
+    prompt, answer = SEQUENCES[1]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(torch.tensor([prompt + answer]), output_hidden_states=True)
+    torch.testing.assert_close(found["logits"].float(), out.logits[0, len(prompt) - 1 : -1].float())
+    torch.testing.assert_close(found["hidden"][1].float(), out.hidden_states[1][0, len(prompt) - 1 :].float())
+
+
+@pytest.mark.parametrize(("family", "read"), [("gpt2", False), ("llama", True)])
+def test_one_token_beyond_the_positions(family, read, tiny_model):
+    """A learned table ends there, so the last step is NaN and not part of the mean; rotary positions go on."""
+    model = tiny_model(family)
+    (found,) = ForcedPass(model, PLAN, LAYERS)([([5] * 61, [6, 7, 8, 9])])
+    assert found["hidden_norm"].shape[-1] == 5
+    assert bool(found["hidden_norm"][:, -1].isnan().all()) is not read
+    assert found["hidden_norm"][:, :-1].isfinite().all()
+    states = found["hidden"][:, 1 : 5 if read else 4]
+    torch.testing.assert_close(found["hidden_mean"], states.mean(1))
+
+
+def test_memory_that_runs_out_where_nothing_can_be_cut_is_said_by_the_error_alone(tiny_model):
+    model, said = tiny_model("llama"), []
+    look = ForcedPass(model, make_plan("standard", "hidden_norm"), LAYERS, tell=said.append)
+    room, handle = look.room, scarce(model, 3)
+    with pytest.raises(torch.OutOfMemoryError):
+        look(SEQUENCES[:1])
+    handle.remove()
+    assert said == [] and look.room == room

@@ -180,11 +180,12 @@ import functools, sys, time
 import torch
 torch.set_num_threads(1)
 import lm_eval_ext.model as ours
+import lm_eval_ext.opening
 import metrics.shard
 from lm_eval.tasks import TaskManager
 import lm_eval
 store, model, folder, slow = sys.argv[1:5]
-ours.Writer = functools.partial(ours.Writer, shard_records=7)
+lm_eval_ext.opening.Writer = functools.partial(lm_eval_ext.opening.Writer, shard_records=7)
 if slow == "write":  # long enough in the middle of a write to be killed there
     replace = metrics.shard._replace
     def lingering(path, payload):

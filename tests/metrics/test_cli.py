@@ -66,7 +66,7 @@ def out(tmp_path):
     rng = np.random.default_rng(0)
     store, results = tmp_path / "store", tmp_path / "lm-eval" / "model" / f"results_{STAMP}.json"
     results.parent.mkdir(parents=True)
-    manifest = {"model": "toy", "architecture": "Toy", "dtype": "float32", "device": "cpu", "signals": ["logprob"]}
+    manifest = {"model": "toy", "architecture": "Toy", "dtype": "float32", "device": "cpu", "signals": {"logprob": {}}}
     writer = Writer(store, {"run_id": "r1", **manifest})
     lines = {"gen": [], "mc": []}
     for i in range(GEN):
@@ -244,7 +244,7 @@ def test_show_verify_tells_whole_from_damaged(out):
 
 
 def test_show_an_empty_store(tmp_path):
-    manifest = {"run_id": "r", "model": "m", "architecture": "A", "dtype": "d", "device": "cpu", "signals": []}
+    manifest = {"run_id": "r", "model": "m", "architecture": "A", "dtype": "d", "device": "cpu", "signals": {}}
     Writer(tmp_path / "s", manifest).close()
     assert "0 records" in ok("show", tmp_path / "s").stdout
     assert json.loads(ok("show", tmp_path / "s", "--format", "json").stdout) == []

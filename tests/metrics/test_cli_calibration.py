@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     manifest = {"run_id": "r1", "model": "toy", "architecture": "Toy", "dtype": "float32", "device": "cpu"}
-    writer = Writer(folder / "store", {**manifest, "signals": ["logprob"]})
+    writer = Writer(folder / "store", {**manifest, "signals": {"logprob": {}}})
     lines = []
     for i in range(N):
         u = float(rng.random())
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_said_in_one_line(made, tmp_path):
 def test_a_store_without_the_task_is_refused(made, tmp_path):
     other = tmp_path / "other"
     writer = Writer(
-        other, {"run_id": "r", "model": "m", "architecture": "A", "dtype": "f", "device": "c", "signals": []}
+        other, {"run_id": "r", "model": "m", "architecture": "A", "dtype": "f", "device": "c", "signals": {}}
     )
     spans = {"answer": Span(0, 1), "generation": Span(0, 1)}
     writer.add(

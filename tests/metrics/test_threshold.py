@@ -109,4 +109,4 @@ def test_one_class_is_no_obstacle():
     right = np.zeros(100, bool)
     one = Case("t", "acc@none", {"mean_nll": np.arange(100.0)}, np.ones(100), right, documents=list(range(100)))
     (rule,) = find_rules(one, chosen("mean_nll"), Aim(0.1))
-    assert rule.text == "always" and rule.found.answered == 50
+    assert rule.text == "whenever scored" and rule.found.answered == 50
