@@ -35,7 +35,7 @@ demo: $(VENV)/.demo  ## evaluate the small model and its layers, print the table
 	$(VENV)/bin/eval-ext demo
 
 test: lint types imports  ## the whole check; under ten minutes
-	$(RUN) pytest -m "not slow and not gpu"
+	$(RUN) pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/.test  ## builds environments, retrains the demo model
 	$(RUN) pytest -m "slow and not gpu"

@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="bfloat16 but on a CPU")
     parser.add_argument("--work", choices=WORK, default="short")
+    parser.add_argument("--requests", type=int, default=10**9, help="at most so many of each kind")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -110,7 +111,8 @@ def main() -> None:
     print(f"batch {options.batch_size}, metrics={options.metrics}, {torch.get_num_threads()} threads\n")
     print("| requests | hf, s | hf-store / hf, median (range) | peak memory ratio | kB a sample |")
     print("|---|---:|---:|---:|---:|")
-    for kind, (count, prompt, tokens) in WORK[options.work].items():
+    for kind, (most, prompt, tokens) in WORK[options.work].items():
+        count = min(most, options.requests)
         asked = requests(kind, count, prompt, tokens)
         with tempfile.TemporaryDirectory() as folder:
             both = {"tokenizer": tokenizer, "batch_size": options.batch_size, "max_length": 16384}
@@ -136,6 +138,7 @@ def child(options: argparse.Namespace, kind: str, arm: str) -> float:
     """Peak memory in bytes of a process that does nothing else."""
     command = [sys.executable, __file__, "--peak", kind, arm, "--device", options.device, "--size", options.size]
     command += ["--batch-size", str(options.batch_size), "--metrics", options.metrics, "--work", options.work]
+    command += ["--requests", str(options.requests)]
     command += ["--dtype", str(options.dtype).removeprefix("torch.")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -148,7 +151,8 @@ def peak(options: argparse.Namespace, kind: str, arm: str) -> float:
         more = {"store": folder + "/s", "metrics": options.metrics} if arm == "hf-store" else {}
         more |= {"tokenizer": tokenizer, "batch_size": options.batch_size, "max_length": 16384}
         lm = (HFStoreLM if arm == "hf-store" else HFLM)(model, **more)
-        run(lm, kind, requests(kind, *WORK[options.work][kind]))
+        most, prompt, tokens = WORK[options.work][kind]
+        run(lm, kind, requests(kind, min(most, options.requests), prompt, tokens))
         if arm == "hf-store":
             lm.recorder.close()
     if options.device.startswith("cuda"):

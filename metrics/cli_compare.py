@@ -21,7 +21,7 @@ from metrics.score import SPANS
 from metrics.slices import setting
 from metrics.store import Store
 from metrics.table import render
-from metrics.writer import SAME
+from metrics.writer import differing
 
 PATH = click.Path(path_type=Path)
 
@@ -147,7 +147,7 @@ def _tables(pairs: Sequence[Pair], by: str, chosen: Sequence[Choice], top: int) 
 def _who(a: Store, b: Store) -> list[str]:
     """What A and B are, and the settings in which they differ."""
     notes = [f"{name}: {store.path}, model {store.manifest['model']}." for name, store in (("A", a), ("B", b))]
-    odd = [name for name in SAME if a.manifest.get(name) != b.manifest.get(name)]
+    odd = differing(a.manifest, b.manifest)
     told = "; ".join(f"{name} ({setting(a.manifest, name)} | {setting(b.manifest, name)})" for name in odd)
     return [*notes, f"They differ in {told}." if told else "Both were recorded with the same model and settings."]
 

@@ -19,7 +19,7 @@ from metrics.building import building
 from metrics.record import Key
 from metrics.slices import Slice, cut, recorded_signals, refuse_damaged, setting
 from metrics.store import Store
-from metrics.writer import SAME, Writer
+from metrics.writer import Writer, differing
 
 ORIGIN = ("model", "device", "batch_size", "libraries", "python", "git")
 """What is noted of each source beside its runs: it may differ between stores that belong together."""
@@ -55,7 +55,7 @@ def merge(stores: Sequence[Store], out: Path, *, common: bool = False) -> Merged
     store's last, so that labels are found.
 
     Args:
-        stores: two or more; settings are compared by `metrics.writer.SAME`.
+        stores: two or more; settings are compared by `metrics.writer.differing`.
         out: the new store.
         common: where stores differ in their signals or layers, keep the signals that all have, and none by layer where
             the layers differ.
@@ -125,7 +125,7 @@ def _refuse_few(stores: Sequence[Store]) -> None:
 def _refuse_mixed(stores: Sequence[Store], *, common: bool) -> None:
     first, free = stores[0], ("signals", "layers")
     for store in stores[1:]:
-        odd = [name for name in SAME if first.manifest.get(name) != store.manifest.get(name)]
+        odd = differing(first.manifest, store.manifest)
         barred = [name for name in odd if not (common and name in free)]
         if barred:
             name = barred[0]

@@ -155,30 +155,29 @@ def _refuse_existing(path: Path) -> None:
 
 
 SAME = (
-    *(
-        "model",
-        "revision",
-        "peft",
-        "dtype",
-        "quantization",
-        "max_length",
-        "tokenizer_hash",
-        "add_bos_token",
-        "prefix_token",
-    ),
-    *("chat_template_hash", "think_end_token"),
-    *("signals", "layers", "raw_dtype", "store_text", "generation", "host_arguments"),
+    *("model", "revision", "weights", "peft", "dtype", "quantization", "max_length", "tokenizer_hash", "add_bos_token"),
+    *("prefix_token", "chat_template_hash", "think_end_token", "signals", "layers", "raw_dtype", "store_text"),
+    *("generation", "host_arguments"),
 )
 """What has to agree for `resume`; a difference would mix two experiments in one store."""
 
 
+LATER = ("weights", "quantization")
+"""Of these, what older stores do not note; only those that do are compared."""
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The settings in which two manifests would mix two experiments."""
+    known = [name for name in SAME if name not in LATER or (name in one and name in other)]
+    return [name for name in known if one.get(name) != other.get(name)]
+
+
 def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    for name in SAME:
-        if name in before and before[name] != now.get(name):  # a store from before it was noted is not checked
-            raise ValueError(
-                f"store {path} was recorded with {name}={_brief(before.get(name))}, this run has "
-                f"{_brief(now.get(name))}; give another store=DIR, or the same settings"
-            )
+    for name in differing(before, now):
+        raise ValueError(
+            f"store {path} was recorded with {name}={_brief(before.get(name))}, this run has "
+            f"{_brief(now.get(name))}; give another store=DIR, or the same settings"
+        )
 
 
 def _barely_begun(path: Path) -> bool:

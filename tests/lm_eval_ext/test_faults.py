@@ -1,6 +1,7 @@
 """A disk that fails, a budget that ends, text that must not be kept: the evaluation goes on, and one line says so."""
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lm_eval_ext.model import HFStoreLM
 from metrics import shard
 from metrics.store import open_store
 from metrics.writer import Writer
@@ -340,3 +342,30 @@ def test_rows_that_are_not_the_answers_rows_are_noticed(make_lm, instance, words
     said = lines(capsys, "recording stops here")
     assert len(said) == 1 and "batches otherwise" in said[0]
     assert len(reopened(lm)) < 4
+
+
+@pytest.mark.parametrize("problem", [ValueError("odd shape"), IndexError("row 7"), RuntimeError("strange")])
+def test_an_error_in_a_step_ends_the_recording_alone_and_is_named(
+    problem, make_lm, make_hf, requests, monkeypatch, capsys
+):
+    def failing(*_a, **_k):
+        raise problem
+
+    lm = make_lm()
+    monkeypatch.setattr("lm_eval_ext.capture._reduce", failing)
+    answers = lm.generate_until(requests, disable_tqdm=True)
+    assert answers == make_hf().generate_until(requests, disable_tqdm=True)
+    said = lines(capsys, str(problem))
+    assert len(said) == 1 and "recording stops here" in said[0] and type(problem).__name__ in said[0]
+
+
+def test_a_model_that_is_let_go_closes_its_store(tiny_model, tokenizer, requests, tmp_path):
+    lm = HFStoreLM(tiny_model("llama"), tokenizer=tokenizer, device="cpu", store=tmp_path / "s", signals="all")
+    lm.generate_until(requests[:2], disable_tqdm=True)
+    gc.collect()
+    gc.disable()
+    try:
+        del lm
+        assert "ended" in open_store(tmp_path / "s").manifest["runs"][0]
+    finally:
+        gc.enable()

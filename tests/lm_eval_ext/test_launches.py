@@ -201,7 +201,15 @@ def _compiled(model, how):
     return model
 
 
-@pytest.mark.parametrize("how", ["torch.compile(model)", "model.compile()", "model.forward", "static cache"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "torch.compile(model)",
+        pytest.param("model.compile()", marks=pytest.mark.slow),
+        pytest.param("model.forward", marks=pytest.mark.slow),
+        "static cache",
+    ],
+)
 def test_a_compiled_model_is_recorded_as_it_is(how, tiny_model, recorded):
     torch._dynamo.reset()
     answers, found, store = recorded(_compiled(tiny_model("llama"), how))

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import two_processes
 
+from lm_eval_ext import opening, ranks
 from metrics import shard
 from metrics.lock import Lock
 from metrics.store import open_store
@@ -109,6 +112,28 @@ def test_a_process_that_outlived_its_first_keeps_the_next_run_out(make_lm, tmp_p
         make_lm(store=tmp_path / "s", store_mode="resume")
     held.release()
     make_lm(store=tmp_path / "s", store_mode="resume")
+
+
+def test_processes_on_several_machines_are_refused(make_lm, monkeypatch):
+    lm = make_lm()
+    lm.pretrained = "a model by name"
+    lm.accelerator = SimpleNamespace(num_processes=4, process_index=2, local_process_index=0)
+    monkeypatch.setattr(ranks, "shared", lambda mine, count: [[(0, 0)], [(1, 1)], mine, [(3, 1)]])
+    with pytest.raises(ValueError, match=r"4 processes on several machines.*give each machine its own tasks"):
+        ranks.settle(lm)
+
+
+def test_a_problem_of_a_later_process_is_everybodys(make_lm, tmp_path, monkeypatch):
+    """As when only that one may not write: the first hears of it and says it."""
+    lm = make_lm(store=tmp_path / "other")
+    lm._world_size = 2
+    problem = PermissionError(13, "Permission denied")
+    answers = iter([["run", "run"], [None, None], [None, problem]])
+    monkeypatch.setattr(ranks, "shared", lambda mine, count: next(answers))
+    monkeypatch.setattr(opening, "shared", lambda mine, count: next(answers))
+    with pytest.raises(PermissionError):
+        opening.open_together(lm, replace(lm._options, store=tmp_path / "s"), {})
+    lm._world_size = 1
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from metrics.store import open_store
 from tasks import yaml_folder
@@ -171,6 +172,53 @@ def test_without_text_generations_are_asked_again(make_lm, asked, forwards, tmp_
     assert calls
     again.recorder.close()
     assert len(open_store(tmp_path / "s")) == 6
+
+
+@pytest.mark.parametrize("by", ["object", "folder"])
+def test_other_weights_under_the_same_name_are_refused(by, make_lm, asked, tiny_model, tokenizer, tmp_path):
+    model = tiny_model("llama")
+
+    def given():
+        if by == "object":
+            return model
+        model.save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        return str(tmp_path / "model")
+
+    lm = make_lm(model=given(), store=tmp_path / "s")
+    lm.generate_until(asked("generate_until"), disable_tqdm=True)
+    lm.recorder.close()
+    make_lm(model=given(), store=tmp_path / "s", store_mode="resume").recorder.close()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.1)
+    with pytest.raises(ValueError, match="recorded with weights="):
+        make_lm(model=given(), store=tmp_path / "s", store_mode="resume")
+
+
+def test_where_a_model_lies_is_no_other_model(make_lm, asked, tiny_model, tokenizer, tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    make_lm(model=str(tmp_path / "model"), store=tmp_path / "s").recorder.close()
+    make_lm(model=str(tmp_path / "model"), store=tmp_path / "s", store_mode="resume", device_map={"": "cpu"})
+
+
+def test_what_a_damaged_shard_held_is_asked_again(make_lm, asked, forwards, tmp_path, capsys):
+    first = make_lm(store=tmp_path / "s")
+    answers = first.generate_until(asked("generate_until"), disable_tqdm=True)
+    first.recorder.close()
+    (data,) = (tmp_path / "s" / "shards").glob("*.safetensors")
+    content = bytearray(data.read_bytes())
+    content[-5] ^= 4
+    data.write_bytes(content)
+    capsys.readouterr()
+    again = make_lm(store=tmp_path / "s", store_mode="resume")
+    assert "contents differ from their checksum; what it held is asked again" in capsys.readouterr().err
+    calls = forwards(again)
+    assert again.generate_until(asked("generate_until"), disable_tqdm=True) == answers
+    assert calls and again.recorder.served == 0
+    again.recorder.close()
+    whole = open_store(tmp_path / "s")
+    assert len(list(whole.records(["logprob"]))) == 6  # the later run's
 
 
 # ---------------------------------------------------------------- kill -9

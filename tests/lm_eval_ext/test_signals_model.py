@@ -330,7 +330,7 @@ def test_sampled_tokens_get_the_models_own_distribution(make_lm, reopened, insta
 def test_a_full_context_leaves_no_room_for_the_state_after_the_last_token(
     family, make_lm, make_hf, instance, words_of, reopened
 ):
-    """The scoring forward leaves out the last token; where it would not fit, the state that read it is unknown: NaN."""
+    """The scoring forward leaves out the last token; where a table of positions ends before it, its state is NaN."""
     request = instance("loglikelihood", (words_of(90, 1), " " + words_of(5, 2)))
     lm = make_lm(family, signals="all", raw=RAW)
     answer = lm.loglikelihood([request], disable_tqdm=True)
@@ -343,7 +343,7 @@ def test_a_full_context_leaves_no_room_for_the_state_after_the_last_token(
     for name in ("hidden", "attention", "hidden_norm", "attention_diagonal", "attention_row_entropy"):
         by_step = record.signals[name].movedim({"hidden": 1, "attention": 2}.get(name, -1), 0)
         assert by_step[:-1].isfinite().all(), name
-        assert by_step[-1].isnan().all(), name
+        assert by_step[-1].isnan().all() if family == "gpt2" else by_step[-1].isfinite().all(), name
     with torch.no_grad():
         ids = torch.cat([record.signals["prompt_tokens"], record.signals["tokens"]]).long()[None, :-1]
         states = lm.model(ids, output_hidden_states=True).hidden_states

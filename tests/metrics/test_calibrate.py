@@ -59,7 +59,8 @@ def test_missing_scores_are_counted_and_the_constant_is_judged_on_the_same():
     one.scores["mean_nll"][:20] = np.nan
     _, rows = table(one)
     assert rows["mean_nll"]["n"] == 180 and rows["mean_nll"]["unscored"] == 20
-    base = stats.constant(one.wrong, stats.fold_splits(one.wrong, 5, seed=0))[20:]
+    scored = np.arange(200) >= 20
+    base = stats.constant(one.wrong, stats.fold_splits(one.wrong, 5, seed=0), scored)[20:]
     expected = stats.brier(base, one.wrong[20:]).value - rows["mean_nll"]["brier"]
     assert rows["mean_nll"]["gain"] == pytest.approx(expected)
 
@@ -122,3 +123,27 @@ def test_the_page_has_title_table_and_notes(format_):
     text = show_calibration(table(case())[0], format_)
     assert "t, acc@none" in text and "ECE [95 \\% CI]" in text.replace("95 %", "95 \\%") and "seed 0" in text
     json.dumps(table(case())[0].rows)
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_unscored_documents_that_are_all_wrong_make_no_skill(method):
+    """Scores that know nothing, and 300 of 1,000 documents without one: the rate of the others is no merit."""
+    rng = np.random.default_rng(4)
+    score, wrong = rng.uniform(size=1000), rng.uniform(size=1000) < 0.1
+    score[:300], wrong[:300] = np.nan, True
+    one = Case("t", "acc@none", {"mean_nll": score}, (~wrong).astype(float), wrong, absent={})
+    _, rows = table(one, method=method)
+    assert abs(rows["mean_nll"]["skill"]) < 0.06
+    assert rows["mean_nll"]["n"] == 700
+
+
+def test_a_fold_without_a_scored_document_is_passed_over():
+    rng = np.random.default_rng(1)
+    score = np.full(60, np.nan)
+    score[:7] = rng.uniform(size=7)
+    wrong = np.arange(60) % 2 == 0
+    splits = stats.fold_splits(wrong, 5, seed=0)
+    while not any((s.judged & ~np.isnan(score)).sum() == 0 for s in splits):
+        splits = stats.fold_splits(wrong, 5, seed=int(rng.integers(1000)))
+    found = stats.cross_fit(score, wrong, splits, stats.FITS["isotonic"])
+    assert (~np.isnan(found)).sum() == 7

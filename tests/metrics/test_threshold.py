@@ -70,7 +70,7 @@ def test_out_of_reach_promises_nothing_and_says_what_would_do():
     assert (
         "mean_nll: no threshold reaches risk 0.01 at confidence 0.9 with n = 20: too few even without an error" in text
     )
-    assert "about 230 are needed" in text and "Guaranteed" not in text
+    assert "about 230 to calibrate on are needed" in text and "Guaranteed" not in text
 
 
 def test_a_metric_without_scores_answers_nothing():
