@@ -134,6 +134,45 @@ def test_parts_elsewhere_make_no_difference(placement, saved, recorded, tmp_path
     alike(found, plain, 1e-5)
 
 
+OTHERS = ("neox", "gpt2", "opt", "mistral", "phi3", "qwen3", "qwen3_moe", "gemma2", "gpt_oss", "mamba")
+QUICK = ("neox", "gpt_oss")
+
+
+@pytest.mark.parametrize("launch", ["device_map", "bfloat16", "torch.compile"])
+@pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in OTHERS])
+def test_other_architectures_launched_otherwise(
+    family, launch, tiny_model, tokenizer, tmp_path, recorded, make_hf, asked
+):
+    """Answers are hf's in the same launch; in single precision signals are those of the plain launch."""
+    signals = "hidden_norm+hidden_mean" if family == "mamba" else "all"
+    tiny_model(family).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model, more = str(tmp_path / "model"), {}
+    if launch == "device_map":
+        more = {"device_map": "auto"}
+    elif launch == "bfloat16":
+        more = {"dtype": "bfloat16"}
+    else:
+        torch._dynamo.reset()
+        model = torch.compile(tiny_model(family), backend="eager")
+    answers, found, _ = recorded(model, signals=signals, **more)
+    hf = make_hf(model=model, batch_size=2, **more)
+    for kind, requests in asked().items():
+        assert answers[kind] == getattr(hf, kind)(requests, disable_tqdm=True), kind
+    _, plain, _ = recorded(str(tmp_path / "model"), signals=signals)
+    assert found.keys() == plain.keys()
+    for key, one in found.items():
+        other = plain[key].signals
+        assert set(one.signals) == set(other)
+        if launch == "bfloat16":
+            assert all(one.signals[name].isfinite().all() for name in ("entropy", "hidden_norm"))
+        elif one.signals["tokens"].tolist() == other["tokens"].tolist():
+            for name in set(other) - {"top_tokens"}:  # ties
+                torch.testing.assert_close(
+                    one.signals[name], other[name], rtol=5e-4, atol=5e-4, equal_nan=True, msg=name
+                )
+
+
 # ---------------------------------------------------------------- precision
 
 
