@@ -200,6 +200,8 @@ def test_a_rotary_embedding_that_depends_on_the_length_is_not_cut(forwards):
     """Phi-3's longrope: short factors up to the original length, long ones for all positions of a longer text."""
     factors = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 16, **factors}
+    if not hasattr(Phi3Config(), "rope_parameters"):  # transformers 4
+        rope = {"type": "longrope", **factors}
     sizes = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "pad_token_id": 3}
     how = {"rope_parameters": rope} if hasattr(Phi3Config(), "rope_parameters") else {"rope_scaling": rope}
     config = Phi3Config(
