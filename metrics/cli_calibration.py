@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -53,28 +53,33 @@ def case_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda made, option: option(made), reversed(options), command)
 
 
-def _binary_cases(
-    path: Path,
-    metrics: Sequence[Choice],
-    *,
-    samples: Path | None,
-    labels: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: Sequence[str],
-    threshold: float | None,
-    span: str,
-) -> list[Case]:
+class Wanted(NamedTuple):
+    """Which documents and verdicts, as the common options say."""
+
+    path: Path
+    samples: Path | None
+    labels: Path | None
+    label: str | None
+    filter_: str | None
+    tasks: tuple[str, ...]
+    threshold: float | None
+    span: str
+
+
+def _binary_cases(metrics: Sequence[Choice], of: Wanted) -> list[Case]:
     """The wanted cases with right and wrong answers; a graded one is left out and named."""
-    if samples is not None and labels is not None:
-        raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
-    store, source = resolve(path, samples or labels)
+    if of.samples is not None and of.labels is not None:
+        raise click.ClickException(
+            f"--samples {of.samples} and --labels {of.labels}: give one source of right and wrong"
+        )
+    store, source = resolve(of.path, of.samples or of.labels)
 
     def wanted(case: Case) -> bool:
-        metric, _, of = case.verdict.partition("@")
-        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
+        metric, _, named = case.verdict.partition("@")
+        return (not of.tasks or case.task in of.tasks) and of.label in (None, metric) and of.filter_ in (None, named)
 
-    found = [c for c, _ in find_cases(store, source, metrics, wanted, span=span, threshold=threshold, field=None)]
+    options = {"span": of.span, "threshold": of.threshold, "field": None}
+    found = [c for c, _ in find_cases(store, source, metrics, wanted, **options)]
     graded = [case.title for case in found if case.wrong is None]
     if len(graded) == len(found):
         raise click.ClickException(f"{'; '.join(graded)}: graded, so no answer is wrong; pass --threshold")
@@ -127,17 +132,7 @@ def calibration(
     if folds is not None and split is not None:
         raise click.ClickException(f"--folds {folds} and --split {split}: give one of them")
     metrics = choose([metrics_, *BASELINES])
-    found = _binary_cases(
-        path,
-        metrics,
-        samples=samples,
-        labels=labels,
-        label=label,
-        filter_=filter_,
-        tasks=tasks,
-        threshold=threshold,
-        span=span,
-    )
+    found = _binary_cases(metrics, Wanted(path, samples, labels, label, filter_, tasks, threshold, span))
     scheme = Scheme(method, folds or 5, split, bins, seed)
     made = [(case, predict(case, scheme)) for case in found]
     tables = [calibration_table(case, predictions, scheme) for case, predictions in made]
@@ -226,17 +221,7 @@ def threshold(
     if apply is not None and not is_store(apply):
         raise click.ClickException(f"--apply {apply}: not a store; give the folder that holds its manifest.json")
     metrics = chosen(metric)
-    found = _binary_cases(
-        path,
-        metrics,
-        samples=samples,
-        labels=labels,
-        label=label,
-        filter_=filter_,
-        tasks=tasks,
-        threshold=threshold,
-        span=span,
-    )
+    found = _binary_cases(metrics, Wanted(path, samples, labels, label, filter_, tasks, threshold, span))
     aim = Aim(risk, confidence, guarantee, split, seed)
     made = [(case, find_rules(case, metrics, aim)) for case in found]
     rows: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import call, ok, refused
 
 from metrics import open_store, shard
 from metrics.cli import main
@@ -93,28 +93,6 @@ def out(tmp_path):
 @pytest.fixture
 def logs(out):
     return out / "lm-eval"
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="eval-ext")
-
-
-def ok(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(*arguments, says):
-    """Exit status 1 and one `Error:` line that holds `says`; nothing on standard output."""
-    result = call(*arguments)
-    assert isinstance(result.exception, SystemExit), repr(result.exception)
-    assert result.exit_code == 1
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
-    assert len(errors) == 1 and result.stderr.splitlines()[-1] == errors[0]
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-    assert says in errors[0], errors[0]
 
 
 def without_samples(logs):

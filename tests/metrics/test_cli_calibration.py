@@ -8,10 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import ok, refused
 
 from metrics import open_store
-from metrics.cli import main
 from metrics.record import Key, Record, Span
 from metrics.writer import Writer
 
@@ -46,22 +45,6 @@ def made(tmp_path_factory):
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     open_store(folder / "store").link(results, "r1")
     return folder
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="eval-ext")
-
-
-def ok(*arguments):
-    done = call(*arguments)
-    assert done.exit_code == 0, done.output
-    return done
-
-
-def refused(*arguments, says):
-    done = call(*arguments)
-    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), repr(done.exception)
-    assert done.stdout == "" and says in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_calibration_prints_a_table_and_leaves_graded_labels_out(made):

@@ -6,27 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import stores
-from click.testing import CliRunner
-
-from metrics.cli import main
+from commands import ok, refused
 
 N = 60
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="eval-ext")
-
-
-def ok(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(*arguments, says):
-    result = call(*arguments)
-    assert isinstance(result.exception, SystemExit) and result.exit_code == 1, result.output
-    assert result.stdout == "" and says in result.stderr.splitlines()[-1], result.stderr
 
 
 def right(seed):

@@ -5,28 +5,9 @@ import json
 import numpy as np
 import pytest
 import stores
-from click.testing import CliRunner
+from commands import ok, refused
 
-from metrics.cli import main
 from metrics.store import open_store
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="eval-ext")
-
-
-def ok(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(*arguments, says):
-    result = call(*arguments)
-    assert isinstance(result.exception, SystemExit) and result.exit_code == 1, result.output
-    assert says in result.stderr.splitlines()[-1], result.stderr
-    assert result.stderr.splitlines()[-1].startswith("Error: ")
-    return result
 
 
 @pytest.fixture
@@ -51,7 +32,7 @@ def test_verify(two):
     table = json.loads(ok("store", "verify", a, b, "--format", "json").output)
     assert [(row["store"], row["records"], row["problems"]) for row in table] == [(str(a), 12, 0), (str(b), 12, 0)]
     next((b / "shards").glob("*.safetensors")).unlink()
-    result = refused("store", "verify", a, b, a / "none", says="problems: 2, in 2 of 3 stores")
+    result = refused("store", "verify", a, b, a / "none", says="problems: 2, in 2 of 3 stores", silent=False)
     assert len([line for line in result.stderr.splitlines() if line.startswith("Problem: ")]) == 2
     assert str(a) in result.stdout and str(b) in result.stdout
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr
