@@ -178,7 +178,7 @@ def kill(folder: Path, phase: str, delay: float, asked: dict[str, list[Instance]
     """One recording killed and resumed; what was found, by name."""
     store, log = folder / "store", folder / "log"
     kill_in(phase, delay, folder, asked)
-    phase = list(marks(log))[-1]
+    phase = [p for p in PHASES if p in marks(log)][-1]  # a run that had just ended was killed in closing
     lines = log.read_text().split("\n")[:-1]
     finished = {tuple(json.loads(line.removeprefix("finished "))) for line in lines if line.startswith("finished ")}
     found = Counter({f"{phase}|kills": 1, f"{phase}|finished": len(finished)})
