@@ -84,7 +84,7 @@ def check_model(model: nn.Module, plan: Plan) -> None:
         raise ValueError(f"{name} has no language-model head; give a causal language model")
     if plan.extra_pass:
         blocks(whole)
-    if "attention" in plan.capture:
+    if plan.maps:
         attentions(whole)
 
 
@@ -120,12 +120,12 @@ def probe(model: nn.Module, plan: Plan, layers: Sequence[int], *, device: torch.
 
             stack.callback(block.register_forward_pre_hook(before, with_kwargs=True).remove)
         stack.enter_context(residual_taps(whole, range(len(inner) + 1), states.__setitem__))
-        if "attention" in plan.capture:
+        if plan.maps:
             stack.enter_context(attention_taps(whole, layers, weights.__setitem__))
         ids = torch.arange(1, PROBE + 1, device=device)[None]
         whole(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     name = type(whole).__name__
-    if "hidden" in plan.capture:
+    if plan.states:
         _check_states(name, states, read)
     if weights:
         _check_weights(name, weights)

@@ -25,16 +25,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-Cost = Literal["free", "logits", "hidden", "attention"]
+Cost = Literal["free", "logits", "hidden", "lens", "attention", "influence", "passes"]
 Higher = Literal["uncertain", "confident", "neutral"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-COSTS: tuple[Cost, ...] = ("free", "logits", "hidden", "attention")
-"""From cheap to dear: known without the model's insides; from the logits, inside the pass that is made anyway;
-from hidden states, and from attention maps, which take one more pass."""
+COSTS: tuple[Cost, ...] = ("free", "logits", "hidden", "lens", "attention", "influence", "passes")
+"""From cheap to dear: known without the model's insides; from the logits, inside the pass that is made anyway; from
+hidden states, from the logits of every layer, from attention maps, and from their product over all layers, which take
+one more pass over prompt and answer together; and from passes over other texts or backward, which each take their own.
+"""
 
 PRESETS: dict[str, Cost] = {"standard": "logits", "all": "attention"}
-"""A preset is the dearest cost it admits."""
+"""A preset is the dearest cost it admits. The name of a family is a preset too: all its members, whatever they cost."""
 
 HOME = ("metrics.signals", "metrics.uncertainty")
 """The packages that `load` walks."""
@@ -59,6 +61,11 @@ class Signal:
     needs: tuple[str, ...] = ()
     compute: Callable[..., Any] | None = None
     kept: bool = True
+
+    @property
+    def family(self) -> str:
+        """What the signal is of: the module that derives it, or for a raw one its cost."""
+        return self.cost if self.compute is None else self.compute.__module__.rsplit(".", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,11 @@ _signals: dict[str, Signal] = {}
 _metrics: dict[str, Metric] = {}
 
 
-def raw(name: str, *, axes: Sequence[str], unit: str, cost: Cost, summary: str, dtype: str = "float32") -> Signal:
+def raw(
+    name: str, *, axes: Sequence[str], unit: str, cost: Cost, summary: str, dtype: str = "float32", kept: bool = True
+) -> Signal:
     """Declare a signal that is recorded, not computed."""
-    return _add_signal(Signal(name, tuple(axes), unit, cost, summary, dtype))
+    return _add_signal(Signal(name, tuple(axes), unit, cost, summary, dtype, kept=kept))
 
 
 def signal(*, axes: Sequence[str], unit: str, dtype: str = "float32", kept: bool = True) -> Callable[[F], F]:
@@ -254,26 +263,34 @@ def _dearest(costs: Iterable[Cost]) -> Cost:
 
 
 def choose(text: str | Iterable[str]) -> list[Choice]:
-    """Metrics from names, presets and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
+    """Metrics from names, presets, families and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
 
-    Presets are queries over cost, with each metric's declared variants. Order is kept, repeats are dropped.
+    Presets are queries over cost, families over the modules that define metrics; both bring each metric's declared
+    variants. Order is kept, repeats are dropped.
 
     Raises:
         ValueError: an unknown name or option, with the nearest known one.
     """
     chosen: dict[str, Choice] = {}
     for word in words(text):
-        if word in PRESETS:
-            limit = COSTS.index(PRESETS[word])
-            for made in metrics().values():
-                if COSTS.index(metric_cost(made)) <= limit:
-                    for options in ({}, *made.variants):
-                        one = Choice(made, {**made.options, **options})
-                        chosen.setdefault(one.id, one)
-        else:
-            one = _choice(word)
+        for one in _members(word) or [_choice(word)]:
             chosen.setdefault(one.id, one)
     return list(chosen.values())
+
+
+def _members(word: str) -> list[Choice]:
+    """The metrics of a preset or a family, each with its declared variants; none if the word is neither."""
+    if word in PRESETS:
+        limit = COSTS.index(PRESETS[word])
+        of = [made for made in metrics().values() if COSTS.index(metric_cost(made)) <= limit]
+    else:
+        of = [made for made in metrics().values() if made.family == word]
+    return [Choice(made, {**made.options, **options}) for made in of for options in ({}, *made.variants)]
+
+
+def families() -> tuple[str, ...]:
+    """The families of metrics, each as good as a preset."""
+    return tuple(dict.fromkeys(made.family for made in metrics().values()))
 
 
 def words(text: str | Iterable[str]) -> list[str]:
@@ -298,7 +315,7 @@ def _choice(word: str) -> Choice:
     name, bracket, rest = word.partition("(")
     known = metrics()
     if name not in known:
-        raise ValueError(unknown("metric", name, (*PRESETS, *known)))
+        raise ValueError(unknown("metric", name, (*PRESETS, *families(), *known)))
     made = known[name]
     options = dict(made.options)
     if bracket and (not rest.endswith(")") or set(rest[:-1]) & set("()")):

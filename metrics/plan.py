@@ -14,7 +14,7 @@ from typing import Any
 from metrics.core import COSTS, PRESETS, Cost, Signal, choose, signals, unknown, words
 
 RAW = ("logits", "hidden", "attention")
-"""The raw tensors that can be captured from a model."""
+"""The raw tensors that can be kept whole."""
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8}
 
@@ -27,7 +27,7 @@ class Plan:
         metrics: the ids of the metrics asked for; what is stored always suffices to score them.
         keep: names of the signals to store, in a fixed order.
         compute: derived signals in an order in which each follows its needs; includes unkept intermediates.
-        capture: raw tensors needed: a subset of logits, hidden, attention.
+        capture: what is to be looked at in the model: some of logits, hidden, lens, attention, influence, passes.
     """
 
     metrics: tuple[str, ...]
@@ -38,7 +38,17 @@ class Plan:
     @property
     def extra_pass(self) -> bool:
         """Whether a teacher-forced pass over prompt and answer is needed after the evaluation's own."""
-        return "hidden" in self.capture or "attention" in self.capture
+        return self.states or self.maps
+
+    @property
+    def states(self) -> bool:
+        """Whether hidden states have to be looked at."""
+        return not {"hidden", "lens", "influence"}.isdisjoint(self.capture)
+
+    @property
+    def maps(self) -> bool:
+        """Whether attention maps have to be looked at."""
+        return not {"attention", "influence"}.isdisjoint(self.capture)
 
     def stage(self, cost: Cost) -> tuple[str, ...]:
         """The signals to compute, in order, whose dearest raw need is `cost`."""
@@ -53,7 +63,7 @@ def make_plan(
 
     Args:
         metrics: names, ids and presets (``standard``, ``all``) joined by ``+``.
-        signals_: further signals to keep, by name or preset.
+        signals_: further signals to keep, by name, preset or family.
         raw: raw tensors to keep whole: any of logits, hidden, attention, or ``none``.
 
     Raises:
@@ -81,7 +91,7 @@ def make_plan(
         metrics=tuple(c.id for c in chosen),
         keep=tuple(sorted(stored, key=lambda n: (COSTS.index(known[n].cost), n))),
         compute=tuple(ordered),
-        capture=tuple(r for r in RAW if r in capture),
+        capture=tuple(cost for cost in COSTS if cost in capture),
     )
 
 
@@ -89,8 +99,11 @@ def _signal_word(word: str, known: Mapping[str, Signal]) -> list[str]:
     if word in PRESETS:
         limit = COSTS.index(PRESETS[word])
         return [n for n, s in known.items() if s.compute is not None and s.kept and COSTS.index(s.cost) <= limit]
+    family = [n for n, s in known.items() if s.family == word and s.kept and n not in RAW]
+    if word not in known and not family:
+        raise ValueError(unknown("signal", word, (*PRESETS, *dict.fromkeys(s.family for s in known.values()), *known)))
     if word not in known:
-        raise ValueError(unknown("signal", word, (*PRESETS, *known)))
+        return family
     if not known[word].kept:
         raise ValueError(f"signal '{word}' is an intermediate that is never stored; use raw=logits to keep the logits")
     return [word]
@@ -99,12 +112,24 @@ def _signal_word(word: str, known: Mapping[str, Signal]) -> list[str]:
 def _visit(name: str, known: Mapping[str, Signal], ordered: dict[str, None], capture: set[str]) -> None:
     made = known[name]
     if made.compute is None:
-        if name in RAW:
-            capture.add(name)
+        if made.cost != "free":
+            capture.add(made.cost)
         return
     for need in made.needs:
         _visit(need, known, ordered, capture)
     ordered.setdefault(name)
+
+
+def computable(names: Sequence[str], available: Iterable[str]) -> tuple[str, ...]:
+    """Those of the derived signals `names` that follow from the signals `available`, in order."""
+    known = signals()
+    have = set(available)
+    found = []
+    for name in names:
+        if have.issuperset(known[name].needs):
+            have.add(name)
+            found.append(name)
+    return tuple(found)
 
 
 def derive(names: Sequence[str], available: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,10 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
 
 
 def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor]:
-    """The signals of a record, cut to the span, with those that follow from its entry."""
+    """The signals of a record, cut to the span, with those that follow from its entry.
+
+    Of an axis over keys everything up to the span's end stays, so its last `token_count` entries are the span's.
+    """
     start, stop = record.spans[span]
     made: dict[str, Tensor] = {}
     for name, value in record.signals.items():
@@ -155,6 +158,8 @@ def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal
                 value = value.narrow(dim, start, stop - start)
             elif axis == "step":
                 value = value.narrow(dim, start, stop - start + 1)
+            elif axis == "key":
+                value = value.narrow(dim, 0, record.prompt_count + stop)
         made[name] = value
     made["token_count"] = torch.tensor(stop - start)
     made["prompt_count"] = torch.tensor(record.prompt_count)

@@ -17,11 +17,58 @@ raw(
     summary="Residual stream after each layer (0 = embedding output), without the final norm.",
 )
 raw(
+    "hidden_before",
+    axes=("layer", "step", "dim"),
+    unit="1",
+    cost="hidden",
+    kept=False,
+    summary="What each block read: the residual stream one layer before, recorded or not; NaN for layer 0.",
+)
+raw(
+    "hidden_start",
+    axes=("layer", "dim"),
+    unit="1",
+    cost="hidden",
+    summary="Residual stream after each layer at the text's very first position, where many models park a sink.",
+)
+raw(
+    "lens_logits",
+    axes=("layer", "token", "vocab"),
+    unit="logit",
+    cost="lens",
+    kept=False,
+    summary="Each layer's state through the final norm and the head, in the row that produced each token.",
+)
+raw(
+    "lens_last_logits",
+    axes=("token", "vocab"),
+    unit="logit",
+    cost="lens",
+    kept=False,
+    summary="The same of the last layer, which are the model's own logits; there whatever layers are recorded.",
+)
+raw(
     "attention",
     axes=("layer", "head", "step", "key"),
     unit="probability",
     cost="attention",
     summary="Attention weights of each block, after the softmax; layer k is block k, layer 0 has none.",
+)
+raw(
+    "attention_columns",
+    axes=("layer", "head", "key"),
+    unit="1",
+    cost="attention",
+    kept=False,
+    summary="Attention that each position receives: the sum of its column over all queries of prompt and continuation.",
+)
+raw(
+    "attention_self",
+    axes=("layer", "head", "key"),
+    unit="probability",
+    cost="attention",
+    kept=False,
+    summary="Attention that each position of prompt and continuation pays to itself.",
 )
 raw(
     "tokens",

@@ -25,6 +25,11 @@ DERIVED = {name: s for name, s in SIGNALS.items() if s.compute is not None}
 ORDER = make_plan((), "all").compute
 ORDER = (*ORDER, *(n for n in make_plan("all").compute if n not in ORDER))
 
+TENSORS = frozenset(
+    n for n, s in SIGNALS.items() if s.compute is None and s.cost in ("logits", "hidden", "lens", "attention")
+)
+"""Raw tensors, which come in the model's precision."""
+
 SIZES = {"layer": 3, "head": 2, "dim": 8, "vocab": 300, "option": 4}
 
 
@@ -35,10 +40,25 @@ def raw_signals(tokens=6, prompt=5, vocab=SIZES["vocab"], seed=0):
     keys = prompt + tokens
     scores = torch.randn(layers, heads, keys, keys, generator=generator)
     causal = scores.masked_fill(torch.ones(keys, keys).triu(1).bool(), -math.inf).softmax(-1)
+    logits = torch.randn(tokens, vocab, generator=generator) * 2
+    hidden = torch.randn(layers, tokens + 1, dim, generator=generator)
+    lens = torch.randn(layers - 1, tokens, vocab, generator=generator)
+    before = torch.cat([torch.full_like(hidden[:1], math.nan), hidden[:-1]])
     return {
-        "logits": torch.randn(tokens, vocab, generator=generator) * 2,
-        "hidden": torch.randn(layers, tokens + 1, dim, generator=generator),
+        **{
+            name: torch.rand([tokens if axis == "token" else SIZES[axis] for axis in made.axes], generator=generator)
+            for name, made in SIGNALS.items()
+            if made.compute is None and made.cost in ("influence", "passes")
+        },
+        "logits": logits,
+        "hidden": hidden,
+        "hidden_before": before,
+        "hidden_start": torch.randn(layers, dim, generator=generator),
+        "lens_logits": torch.cat([lens, logits[None]]),
+        "lens_last_logits": logits.clone(),
         "attention": causal[:, :, prompt - 1 :].contiguous(),
+        "attention_columns": causal.sum(-2),
+        "attention_self": causal.diagonal(dim1=-2, dim2=-1).contiguous(),
         "tokens": torch.randint(0, vocab, (tokens,), generator=generator, dtype=torch.int32),
         "token_count": torch.tensor(tokens),
         "prompt_count": torch.tensor(prompt),
@@ -125,8 +145,8 @@ class TestMetric:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_is_nearly_single(self, choice, dtype):
         single = raw_signals()
-        half = {n: v.to(dtype) if n in ("logits", "hidden", "attention") else v for n, v in single.items()}
-        lifted = {n: half[n].float() if n in ("logits", "hidden", "attention") else v for n, v in single.items()}
+        half = {n: v.to(dtype) if n in TENSORS else v for n, v in single.items()}
+        lifted = {n: half[n].float() if n in TENSORS else v for n, v in single.items()}
         value = score(choice, half)
         same(value, score(choice, lifted), rtol=1e-6, atol=1e-6)
         same(value, score(choice, single), rtol=0.02, atol=0.02)
@@ -206,7 +226,10 @@ class TestSignal:
         assert value.dtype == getattr(torch, made.dtype)
 
     def test_is_finite_on_valid_input(self, name):
-        assert complete(raw_signals(), name)[name].isfinite().all()
+        value = complete(raw_signals(), name)[name]
+        first = 1 if "hidden_before" in raw_needs(name) else 0  # layer 0 has no layer before it
+        assert value[first:].isfinite().all()
+        assert value[:first].isnan().all()
 
     def test_leaves_its_inputs_alone(self, name):
         available = complete(raw_signals(), name)
@@ -245,30 +268,38 @@ class TestSignal:
         assert SIGNALS[name].unit
 
 
-LOOKED_AT = [name for name, s in DERIVED.items() if s.cost in ("hidden", "attention")]
+LOOKED_AT = [name for name, s in DERIVED.items() if s.cost in ("hidden", "lens", "attention")]
+
+
+def of_layer(source, layer):
+    """Raw signals of a single layer, where they have layers."""
+    return {n: v[layer : layer + 1] if SIGNALS[n].axes[:1] == ("layer",) else v for n, v in source.items()}
 
 
 @pytest.mark.parametrize("name", LOOKED_AT)
 def test_layers_are_looked_at_one_by_one(name):
     """The pass for signals hands over one layer at a time, so that not all have to be held."""
     source = raw_signals()
-    raw = SIGNALS[name].cost
-    order = [n for n in ORDER if n in LOOKED_AT and SIGNALS[n].cost == raw]
+    if not SIGNALS[name].kept and "lens_logits" not in raw_needs(name) and SIGNALS[name].cost == "lens":
+        pytest.skip("of the last layer alone")
+    order = recipe(name)
     together = derive(order, source)[name]
     assert SIGNALS[name].axes[0] == "layer"
     for layer in range(SIZES["layer"]):
-        alone = derive(order, {raw: source[raw][layer : layer + 1]})[name]
-        torch.testing.assert_close(alone, together[layer : layer + 1])
+        alone = derive(order, of_layer(source, layer))[name]
+        same(alone, together[layer : layer + 1])
 
 
-@pytest.mark.parametrize("name", [n for n in LOOKED_AT if SIGNALS[n].cost == "attention"])
+@pytest.mark.parametrize("name", [n for n in LOOKED_AT if "attention" in raw_needs(n)])
 def test_attention_is_looked_at_piece_by_piece(name):
     """Of a long text the pass hands over some queries at a time, with the keys up to the last of them."""
-    weights = raw_signals()["attention"]
-    order = [n for n in ORDER if n in LOOKED_AT and SIGNALS[n].cost == "attention"]
-    whole = derive(order, {"attention": weights})[name]
+    source = raw_signals()
+    assert raw_needs(name) <= {"attention", "prompt_count"}, "sums over columns come when a layer has been read whole"
+    weights = source["attention"]
+    order = recipe(name)
+    whole = derive(order, source)[name]
     dim, steps, keys = SIGNALS[name].axes.index("step"), *weights.shape[-2:]
     cut = 3
     first = weights[..., :cut, : keys - steps + cut]
-    pieces = [derive(order, {"attention": part})[name] for part in (first, weights[..., cut:, :])]
-    torch.testing.assert_close(torch.cat(pieces, dim), whole)
+    pieces = [derive(order, {**source, "attention": part})[name] for part in (first, weights[..., cut:, :])]
+    same(torch.cat(pieces, dim), whole)
