@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lm_eval_ext.arch import plain, positions
 from lm_eval_ext.capture import logit_signals
+from lm_eval_ext.collected import Collected, Found, to_steps
+from lm_eval_ext.padded import Batch, Sequences
 from lm_eval_ext.room import in_parts, out_of_memory, release
 from lm_eval_ext.taps import attention_taps, residual_taps
-from metrics.core import signals
-from metrics.plan import Plan, derive
-
-Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
-Found = list[dict[str, Tensor]]
+from metrics.core import Cost, signals
+from metrics.plan import Plan, computable, derive
 
 ROOM = {"cpu": 256 << 20}
 """Bytes that one layer's attention maps, or the logits, may take, by type of device."""
@@ -131,7 +130,7 @@ class ForcedPass:
         Fused attention reads a whole text without a square of its length, so that pass needs no pieces.
         """
         width = max(len(p) + len(c) for p, c in sequences)
-        hidden, attention = "hidden" in self.plan.capture, "attention" in self.plan.capture
+        hidden, attention = self.plan.states, self.plan.maps
         piece = self._piece(sequences, logits)
         apart = attention and self._eager_differs()
         if (piece == width or self._eager) and not (apart and (hidden or logits)):
@@ -169,7 +168,7 @@ class ForcedPass:
     def _row_bytes(self, width: int, logits: bool) -> int:
         """What one position costs: a row of every head's map, as scores and as weights, or a row of logits."""
         config = self.model.config.get_text_config()
-        maps = "attention" in self.plan.capture or self._eager
+        maps = self.plan.maps or self._eager
         heads = (getattr(config, "num_attention_heads", None) or 0) if maps else 0
         return max(8 * heads * width, 8 * config.vocab_size if logits else 0)
 
@@ -183,14 +182,9 @@ class ForcedPass:
         return bool(capped) and self.model.config._attn_implementation == "sdpa"
 
     def _pass(self, sequences: Sequences, hidden: bool, attention: bool, logits: bool, piece: int) -> Found:
-        batch = _Batch(sequences, self._limit)
-        found = _Collected(sequences, in_pieces=piece < batch.width)
-
-        def take_weights(layer: int, weight: Tensor) -> None:
-            weight = nn.functional.pad(weight, (batch.stop - weight.shape[-1], 0))  # what a cache forgot has no weight
-            for row, begin, end in batch.steps():
-                seen = weight[row, :, begin - batch.start : end - batch.start, :end].unsqueeze(0)
-                found.add(row, self._keep("attention", seen), layer)
+        batch = Batch(sequences, self._limit)
+        found = Collected(sequences, in_pieces=piece < batch.width)
+        facts = [_facts(prompt, continuation) for prompt, continuation in sequences]
 
         def take_logits(made: Tensor) -> None:
             for row, begin, end in batch.steps():
@@ -199,11 +193,12 @@ class ForcedPass:
                 rows = made[row, begin - batch.start :][: len(ids)]
                 found.add(row, logit_signals(self.plan, rows, ids, self.raw_dtype))
 
-        take_state = functools.partial(self._take_state, batch, found)
         with ExitStack() as stack:
             if hidden:
+                take_state = functools.partial(self._take_state, batch, found, facts)
                 stack.enter_context(residual_taps(self.model, self.layers, take_state))
             if attention:
+                take_weights = functools.partial(self._take_weights, batch, found, facts)
                 stack.enter_context(attention_taps(self.model, self.layers, take_weights))
             inner = self.model if logits else self.model.base_model  # without the head, where no logits are wanted
             for output in batch.read(inner, self.device, piece):
@@ -211,109 +206,68 @@ class ForcedPass:
                     take_logits(output.logits)
         return found.whole()
 
-    def _take_state(self, batch: _Batch, found: _Collected, layer: int, state: Tensor) -> None:
+    def _take_state(
+        self, batch: Batch, found: Collected, facts: Sequence[Facts], layer: int, state: Tensor, before: Tensor | None
+    ) -> None:
         """Hold a layer's states until its last piece, then reduce them."""
+        wanted = {"hidden": state}
+        if self._needs("hidden_before"):
+            wanted["hidden_before"] = torch.full_like(state, torch.nan) if before is None else before
+        if batch.start == 0:
+            for row in range(len(state)):
+                found.hold("hidden_start", layer, row, state[row, 0].clone())
         for row, begin, end in batch.steps():
-            found.hold(row, layer, state[row, begin - batch.start : end - batch.start])
-        if batch.stop == batch.width:
-            for row, whole in found.held(layer):
-                found.add(row, self._keep("hidden", whole.unsqueeze(0)), layer)
+            for name, value in wanted.items():
+                found.hold(name, layer, row, value[row, begin - batch.start : end - batch.start])
+        if batch.ended:
+            start = dict(found.held("hidden_start", layer))
+            before_of = dict(found.held("hidden_before", layer))
+            for row, whole in found.held("hidden", layer):
+                tokens = len(facts[row]["tokens"])
+                raw = {"hidden": to_steps(whole, 0, tokens), "hidden_start": start[row]}
+                if row in before_of:
+                    raw["hidden_before"] = to_steps(before_of[row], 0, tokens)
+                found.add(row, self._keep("hidden", raw, facts[row]), layer)
 
-    def _keep(self, raw: str, value: Tensor) -> dict[str, Tensor]:
-        """The kept signals of one layer's raw tensor, which carries a leading axis of one layer."""
-        made = derive(self.plan.stage(raw), {raw: value})  # type: ignore[arg-type]
+    def _take_weights(self, batch: Batch, found: Collected, facts: Sequence[Facts], layer: int, weight: Tensor) -> None:
+        """Reduce a layer's attention: what is of the steps at once, what sums over columns behind its last piece."""
+        weight = nn.functional.pad(weight, (batch.stop - weight.shape[-1], 0))  # what a cache forgot has no weight
+        for row, begin, end in batch.steps():
+            seen = weight[row, :, begin - batch.start : end - batch.start, :end]
+            found.add(row, self._keep("attention", {"attention": seen}, facts[row]), layer)
+        if not self._needs("attention_columns", "attention_self"):
+            return
+        for row, begin, end in batch.rows():
+            maps = weight[row, :, : end - begin, :end]
+            found.sum("attention_columns", layer, row, maps.sum(-2, dtype=torch.float32))
+            found.hold("attention_self", layer, row, maps.diagonal(begin, -2, -1).float())
+        if batch.ended:
+            columns = found.summed("attention_columns", layer)
+            for row, own in found.held("attention_self", layer, dim=-1):
+                raw = {"attention_columns": columns[row], "attention_self": own.to(columns[row].device)}
+                found.add(row, self._keep("attention", raw, facts[row]), layer)
+
+    def _needs(self, *raw: str) -> bool:
+        """Whether anything that is computed, or kept, comes from one of these raw signals."""
+        known = signals()
+        return any(name in self.plan.keep or any(name in known[n].needs for n in self.plan.compute) for name in raw)
+
+    def _keep(self, stage: Cost, raw: Mapping[str, Tensor], facts: Facts) -> dict[str, Tensor]:
+        """The kept signals of one layer's raw tensors, which lack the axis of layers."""
+        available = {**facts, **{name: value.unsqueeze(0) for name, value in raw.items()}}
+        with torch.autocast(self.device.type, enabled=False):
+            made = derive(computable(self.plan.stage(stage), available), available)
         kept = {name: made[name] for name in self.plan.keep if name in made}
-        if raw in self.plan.keep:
-            kept[raw] = value.to(self.raw_dtype or value.dtype, copy=True)  # not a view of the whole batch
+        for name in self.plan.keep:
+            if name in raw:
+                dtype = self.raw_dtype or raw[name].dtype
+                kept[name] = available[name].to(dtype, copy=True)  # not a view of the whole batch
         return kept
 
 
-def _to_steps(value: Tensor, dim: int, tokens: int) -> Tensor:
-    """One step more than tokens: NaN where the last was not read."""
-    missing = tokens + 1 - value.shape[dim]
-    shape = [missing if i == dim else size for i, size in enumerate(value.shape)]
-    return torch.cat([value, value.new_full(shape, torch.nan)], dim) if missing else value
+Facts = dict[str, Tensor]
+"""Signals of a text that are known beforehand."""
 
 
-class _Collected:
-    """Signals of some texts as they come, piece by piece and layer by layer."""
-
-    def __init__(self, sequences: Sequences, in_pieces: bool) -> None:
-        self._sequences, self._in_pieces = sequences, in_pieces
-        self._held: dict[int, dict[int, list[Tensor]]] = {}
-        self._parts: list[dict[tuple[str, int], list[Tensor]]] = [{} for _ in sequences]
-
-    def add(self, row: int, made: dict[str, Tensor], layer: int = 0) -> None:
-        """The next piece of some signals of a text, of one layer where they have layers."""
-        for name, value in made.items():
-            self._parts[row].setdefault((name, layer), []).append(value)
-
-    def hold(self, row: int, layer: int, states: Tensor) -> None:
-        """The next piece of a layer's states of a text, a copy: all layers of a text are held until its last piece."""
-        pieces = self._held.setdefault(layer, {}).setdefault(row, [])
-        pieces.append(states.cpu().clone() if self._in_pieces else states)
-
-    def held(self, layer: int) -> Iterator[tuple[int, Tensor]]:
-        """The states of a layer that has been read to its end, a text at a time; NaN for a step that was not read."""
-        for row, parts in self._held.pop(layer, {}).items():
-            whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-            yield row, _to_steps(whole, 0, len(self._sequences[row][1]))
-
-    def whole(self) -> Found:
-        """The signals of each text: pieces end to end, layers stacked, on the CPU."""
-        found: Found = []
-        for row, by_layer in enumerate(self._parts):
-            layers: dict[str, list[Tensor]] = {}
-            for (name, _), parts in sorted(by_layer.items()):
-                layers.setdefault(name, []).append(self._end_to_end(row, name, parts))
-            found.append({name: torch.cat(parts).cpu() for name, parts in layers.items()})
-        return found
-
-    def _end_to_end(self, row: int, name: str, parts: Sequence[Tensor]) -> Tensor:
-        """One layer's pieces; NaN for a step that was not read, no weight on keys behind a piece."""
-        prompt, continuation = map(len, self._sequences[row])
-        axes = signals()[name].axes
-        if "key" in axes:
-            parts = [nn.functional.pad(p, (0, prompt + continuation - p.shape[-1])) for p in parts]
-        if "token" in axes:
-            return torch.cat(list(parts))
-        if "step" in axes:
-            dim = axes.index("step")
-            return _to_steps(torch.cat(list(parts), dim), dim, continuation)
-        (only,) = parts
-        return only
-
-
-class _Batch:
-    """Texts padded on the right, and where in the piece that is being read each one's steps stand."""
-
-    def __init__(self, sequences: Sequences, most: int | None) -> None:
-        self._first = [len(prompt) - 1 for prompt, _ in sequences]
-        self._read = [len(p) + len(c) - (len(p) + len(c) - 1 == most) for p, c in sequences]
-        self._ids = torch.zeros((len(sequences), max(self._read)), dtype=torch.long)
-        self._mask = torch.zeros_like(self._ids)
-        for row, (n, (prompt, continuation)) in enumerate(zip(self._read, sequences)):
-            self._ids[row, :n] = torch.tensor([*prompt, *continuation][:n])
-            self._mask[row, :n] = 1
-        self.width = self._ids.shape[1]
-        self.start, self.stop = 0, self.width
-
-    def read(self, module: nn.Module, device: torch.device, piece: int) -> Iterator[Any]:
-        """Run the module over the batch, piece by piece, and hand out what it returns."""
-        width = self.width
-        ids, mask = self._ids.to(device), self._mask.to(device)
-        if piece >= width:
-            yield module(input_ids=ids, attention_mask=mask, use_cache=False)
-            return
-        cache = DynamicCache()
-        for start in range(0, width, piece):
-            self.start, self.stop = start, min(start + piece, width)
-            now = ids[:, self.start : self.stop]
-            yield module(input_ids=now, attention_mask=mask[:, : self.stop], past_key_values=cache, use_cache=True)
-
-    def steps(self) -> Iterator[tuple[int, int, int]]:
-        """(row, begin, end) of the positions in this piece that are steps of a continuation: from P - 1 on."""
-        for row, (first, n) in enumerate(zip(self._first, self._read)):
-            begin, end = max(first, self.start), min(n, self.stop)
-            if begin < end:
-                yield row, begin, end
+def _facts(prompt: Sequence[int], continuation: Sequence[int]) -> Facts:
+    return {"prompt_count": torch.tensor(len(prompt)), "tokens": torch.tensor(continuation, dtype=torch.int32)}

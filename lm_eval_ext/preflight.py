@@ -119,7 +119,11 @@ def probe(model: nn.Module, plan: Plan, layers: Sequence[int], *, device: torch.
                 read[number] = args[0] if args else kwargs["hidden_states"]
 
             stack.callback(block.register_forward_pre_hook(before, with_kwargs=True).remove)
-        stack.enter_context(residual_taps(whole, range(len(inner) + 1), states.__setitem__))
+
+        def after(layer: int, state: Tensor, _before: Tensor | None) -> None:
+            states[layer] = state
+
+        stack.enter_context(residual_taps(whole, range(len(inner) + 1), after))
         if plan.maps:
             stack.enter_context(attention_taps(whole, layers, weights.__setitem__))
         ids = torch.arange(1, PROBE + 1, device=device)[None]

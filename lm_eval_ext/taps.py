@@ -14,23 +14,31 @@ from lm_eval_ext.arch import attentions, blocks, eager_attention
 
 
 @contextmanager
-def residual_taps(model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Call `take(layer, state)` with the residual stream ``[batch, position, dim]`` after each chosen layer."""
+def residual_taps(
+    model: PreTrainedModel, layers: Sequence[int], take: Callable[[int, Tensor, Tensor | None], None]
+) -> Iterator[None]:
+    """Call `take(layer, state, before)` with the residual stream ``[batch, position, dim]`` after each chosen layer.
+
+    `before` is what the block read, the stream one layer before; None for layer 0.
+    """
     inner = blocks(model)
     with ExitStack() as stack:
         for layer in layers:
             if layer == 0:
 
                 def before(_m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                    take(0, args[0] if args else kwargs["hidden_states"])
+                    take(0, args[0] if args else kwargs["hidden_states"], None)
 
                 handle = inner[0].register_forward_pre_hook(before, with_kwargs=True)
             else:
 
-                def after(_m: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
-                    take(layer, output[0] if isinstance(output, (tuple, list)) else output)
+                def after(
+                    _m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, layer: int = layer
+                ) -> None:
+                    before = args[0] if args else kwargs["hidden_states"]
+                    take(layer, output[0] if isinstance(output, (tuple, list)) else output, before)
 
-                handle = inner[layer - 1].register_forward_hook(after)
+                handle = inner[layer - 1].register_forward_hook(after, with_kwargs=True)
             stack.callback(handle.remove)
         yield
 

@@ -29,6 +29,7 @@ raw(
     axes=("layer", "dim"),
     unit="1",
     cost="hidden",
+    kept=False,
     summary="Residual stream after each layer at the text's very first position, where many models park a sink.",
 )
 raw(

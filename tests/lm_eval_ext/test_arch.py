@@ -103,17 +103,22 @@ def test_taps_of_further_architectures_are_the_models_own(family):
     """Falcon's attention returns its weights only when told to; Falcon-H1's stands beside a state-space part;
     DeepSeek's is compressed."""
     model = tiny(family, "eager")
-    ids, states, weights = torch.arange(4, 13)[None], {}, {}
+    ids, states, read, weights = torch.arange(4, 13)[None], {}, {}, {}
+
+    def take(layer, state, before):
+        states[layer], read[layer] = state, before
+
     with torch.no_grad():
         own = model(ids, output_hidden_states=True, output_attentions=True, use_cache=False)
         with (
-            residual_taps(model, range(4), states.__setitem__),
+            residual_taps(model, range(4), take),
             attention_taps(model, range(4), weights.__setitem__),
         ):
             model(ids, use_cache=False)
-    assert sorted(states) == [0, 1, 2, 3] and sorted(weights) == [1, 2, 3]
+    assert sorted(states) == [0, 1, 2, 3] and sorted(weights) == [1, 2, 3] and read[0] is None
     for layer in range(3):
         torch.testing.assert_close(states[layer], own.hidden_states[layer])
+        torch.testing.assert_close(read[layer + 1], own.hidden_states[layer])
         torch.testing.assert_close(weights[layer + 1], own.attentions[layer])
 
 
