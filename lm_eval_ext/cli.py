@@ -8,14 +8,33 @@ import click
 
 
 @click.command("tasks")
-def tasks_command() -> None:
-    """Print the folder of the shipped tasks, for lm_eval's --include_path.
+@click.option(
+    "--local",
+    "data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Write the tasks of uq_suite whose sets are files below this folder, as TASK_local.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="uq_suite_local",
+    show_default=True,
+    help="Where --local writes them.",
+)
+def tasks_command(data: Path | None, out: Path) -> None:
+    """Print the folder of the shipped tasks, or of local variants of them, for lm_eval's --include_path.
 
-    Example: lm_eval --tasks counting_gen --include_path "$(eval-ext tasks)" ...
+    Example: lm_eval --tasks uq_suite --include_path "$(eval-ext tasks)" ...
     """
     from tasks import yaml_folder
+    from tasks.uq_suite import local
 
-    click.echo(yaml_folder())
+    if data is None:
+        click.echo(yaml_folder())
+    else:
+        names = local(data, out)
+        click.echo(f"wrote uq_suite_local: {', '.join(names)}", err=True)
+        click.echo(out.resolve())
 
 
 @click.command()

@@ -24,6 +24,7 @@ OURS = {
     **{name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")},
     "store": "metrics.cli_stores:store",
     "compare": "metrics.cli_compare:compare",
+    "table": "metrics.cli_table:table",
     **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
 }
 """Commands that need pandas, imported when called."""

@@ -66,6 +66,7 @@ from metrics.stats.selective import (
     risk_coverage,
 )
 from metrics.stats.strata import StratifiedAuroc, Stratum, macro_average, quantile_strata, stratified_auroc
+from metrics.stats.tracking import Tracking, tracking
 
 __all__ = [
     "FITS",
@@ -81,6 +82,7 @@ __all__ = [
     "StratifiedAuroc",
     "Stratum",
     "Threshold",
+    "Tracking",
     "answers",
     "augrc",
     "aurac",
@@ -136,6 +138,7 @@ __all__ = [
     "smallest_detectable_difference",
     "spearman",
     "stratified_auroc",
+    "tracking",
     "why_not",
     "wilson_interval",
 ]

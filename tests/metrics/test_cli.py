@@ -23,7 +23,7 @@ from metrics.writer import Writer
 
 COMMANDS = (
     *("auroc", "calibration", "compare", "demo", "layers", "list", "plan", "score", "show", "store", "sweep", "tasks"),
-    "threshold",
+    *("table", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40
