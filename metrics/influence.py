@@ -30,7 +30,7 @@ Layers = Literal["uniform", "state", "lens"]
 POSITIONS = 2048
 """A text of more positions, prompt included, has no influences: they are NaN."""
 
-FLOW_TOKENS = 64
+FLOW_TOKENS = 128
 """A continuation of more tokens has no attention flow: one maximum flow a token takes time like a high power of them."""
 
 
@@ -105,9 +105,6 @@ RECIPES: Mapping[str, Recipe] = {
     "additive_state": Recipe(
         "Mean over blocks weighted by how far each turns the state, mean over rows.", "mean", "mean", layers="state"
     ),
-    "additive_lens": Recipe(
-        "Mean over blocks weighted by how much each changes the lens, mean over rows.", "mean", "mean", layers="lens"
-    ),
     "geometric_max": Recipe("Geometric mean of attention over blocks, maximum over rows.", "geometric", "max"),
     "macs": Recipe("MACS: product over blocks, last row.", "product", "last", of="greatest", floor=0.8),
     "macs_max": Recipe("MACS's product, maximum over rows.", "product", "max", of="greatest", floor=0.8),
@@ -154,7 +151,7 @@ class Fold:
         self._joined: dict[tuple[object, ...], Tensor] = {}
         self._weights: dict[tuple[object, ...], Tensor] = {}
         self._flow: list[Tensor] = []
-        self._blocks = 0
+        self._blocks = self._tokens = 0
 
     def add(self, block: Block) -> None:
         """Join the next block.
@@ -162,7 +159,7 @@ class Fold:
         Raises:
             ValueError: a recipe needs what the block does not have.
         """
-        self._blocks += 1
+        self._blocks, self._tokens = self._blocks + 1, len(block.attention)
         for made in {r.matrix: r for r in self._recipes.values()}.values():
             self._join(made, block)
 
@@ -197,7 +194,7 @@ class Fold:
     def _read(self, made: Recipe) -> Tensor:
         key = made.matrix
         if made.join == "flow":
-            return max_flows(self._flow) if self._flow else torch.tensor(torch.nan)
+            return max_flows(self._flow) if self._flow else torch.full((self._tokens,), torch.nan)
         joined = self._joined[key]
         if made.join == "mean":
             joined = joined / self._weights[key].unsqueeze(-1)
@@ -222,6 +219,11 @@ def recipe(name: str) -> Recipe:
 def needs(names: Iterable[str], what: Literal["norms", "lens", "flow"]) -> bool:
     """Whether any of the influences needs the norms of values, the lens, or a maximum flow."""
     return any(what in (r.of, r.layers, r.join) for r in map(recipe, names))
+
+
+def matrices(names: Iterable[str]) -> int:
+    """How many squares ``[token, token]`` are alive while these influences are folded."""
+    return len({recipe(name).matrix for name in names})
 
 
 # --- one block
