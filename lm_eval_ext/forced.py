@@ -137,7 +137,7 @@ class ForcedPass:
         Fused attention reads a whole text without a square of its length, so that pass needs no pieces.
         """
         width = max(len(p) + len(c) for p, c in sequences)
-        hidden, attention = self.plan.states, self.plan.maps
+        hidden, attention = not {"hidden", "lens"}.isdisjoint(self.plan.capture), self.plan.maps
         piece = self._piece(sequences, logits)
         apart = attention and self._eager_differs()
         if (piece == width or self._eager) and not (apart and (hidden or logits)):

@@ -286,13 +286,19 @@ def with_residual(matrix: Tensor, block: Block, residual: Residual, share: float
 
 def _residual_share(x: Tensor, a: Tensor, residual: Residual) -> Tensor:
     if residual == "cosine":
-        return 1 / (2 - torch.cosine_similarity(x, x + a, dim=-1))
+        return 1 / (1 + turn(x, x + a))
     if residual == "projection":
         stream, attended = (torch.linalg.vecdot(part, x + a).abs() for part in (x, a))
     else:
         order = 1 if residual == "norm1" else 2
         stream, attended = (part.norm(p=order, dim=-1) for part in (x, a))
     return stream / (stream + attended)
+
+
+def turn(a: Tensor, b: Tensor) -> Tensor:
+    """``1 - cos(a, b)`` along the last axis, as half the squared distance of unit vectors: exact for small angles, never
+    below 0. NaN where a vector is 0."""
+    return (a / a.norm(dim=-1, keepdim=True) - b / b.norm(dim=-1, keepdim=True)).square().sum(-1) / 2
 
 
 def value_norms(attention: Tensor, values: Tensor, projection: Tensor) -> Tensor:
@@ -341,7 +347,7 @@ def _matrix(made: Recipe, block: Block) -> Tensor:
 def _layer_weight(made: Recipe, block: Block) -> Tensor:
     """How much a block counts in the mean, at each position."""
     if made.layers == "state":
-        return 1 - torch.cosine_similarity(block.before.float(), block.after.float(), dim=-1)
+        return turn(block.before.float(), block.after.float())
     if made.layers == "lens":
         if block.lens is None:
             raise ValueError(f"the block has no lens, which this influence needs: {made.summary}")
