@@ -6,7 +6,7 @@ are recorded, and the maps of one block at a time are alive.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from lm_eval_ext.arch import attentions, blocks
 from lm_eval_ext.padded import Batch
 from lm_eval_ext.taps import attention_taps, residual_taps
 from lm_eval_ext.values import Carried, ValueTaps
-from metrics.influence import FLOW_TOKENS, POSITIONS, RECIPES, Block, Fold, needs, value_norms
+from metrics.influence import FLOW_TOKENS, POSITIONS, RECIPES, Block, Fold, lens_change, needs, value_norms
 
 
 def influence_names(kept: Iterable[str]) -> tuple[str, ...]:
@@ -44,6 +44,7 @@ class Influences:
         self._modules = attentions(model) if self._spans else []
         self._values = ValueTaps(self._modules) if needs(names, "norms") else None
         self._output: Tensor | None = None
+        self._last: dict[int, list[Tensor]] = {row: [] for row in self._spans}
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
         self.notes: dict[str, str] = {}
         """What the user has to know of NaN: one line for each reason."""
@@ -68,11 +69,22 @@ class Influences:
                 stack.enter_context(residual_taps(self._model, layers, self._take_state))
             yield
 
-    def results(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The influences of each text, one weight for each token of the continuation that was read."""
+    def results(self, look: Callable[[Tensor], Tensor] | None = None) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The influences of each text, one weight for each token of the continuation that was read.
+
+        Args:
+            look: the lens, ``[row, dim] -> [row, vocab]``; without it, what is weighted by it is NaN. Called outside
+                `taps`, with the states of a text's last position after each layer.
+        """
+        if self._folds and look is None and needs(self._names, "lens"):
+            self.notes["lens"] = "additive_lens is NaN, since the model has no lens"
         for row, (begin, end) in self._all.items():
             if row in self._folds:
-                made = self._folds[row].result()
+                change = None
+                if look is not None and needs(self._names, "lens"):
+                    seen = look(torch.stack(self._last.pop(row)))
+                    change = lens_change(seen[:-1], seen[1:])
+                made = self._folds[row].result(change)
             else:
                 made = dict.fromkeys(self._names, torch.full((end - begin,), torch.nan))
             yield row, made
@@ -114,13 +126,13 @@ class Influences:
     def _take_state(self, _layer: int, state: Tensor, before: Tensor | None) -> None:
         """Join a block whose heads have been reduced."""
         assert before is not None and self._output is not None
+        home = self._model.device  # where blocks are joined, though the model's own may be spread over several
         with torch.autocast(state.device.type, enabled=False):
             for row, (begin, end) in self._spans.items():
-                streams = [part[row, begin:end].float() for part in (before, self._output, state)]
-                parts = (*self._heads.pop(row), *streams, None)
-                self._folds[row].add(Block(*(part if part is None else part.to(self._home) for part in parts)))
-
-    @property
-    def _home(self) -> torch.device:
-        """Where blocks are joined, though the model's own may be spread over several devices."""
-        return self._model.device
+                if needs(self._names, "lens"):
+                    states = (state,) if self._last[row] else (before, state)
+                    self._last[row] += [part[row, end - 1].to(home, copy=True) for part in states]
+                mean, greatest, norms = self._heads.pop(row)
+                x, a, after = (part[row, begin:end].float().to(home) for part in (before, self._output, state))
+                norms = None if norms is None else norms.to(home)
+                self._folds[row].add(Block(mean.to(home), greatest.to(home), norms, x, a, after))

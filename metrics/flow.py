@@ -17,8 +17,8 @@ SCALE = 1 << 30
 def max_flows(capacities: Sequence[Tensor]) -> Tensor:
     """The maximum flow from the last position after the last layer to each token below the first, ``[token]``.
 
-    Node ``(l, i)`` is position i after layer l, with an edge to ``(l - 1, j)`` of capacity ``A_l[i, j]``. At most 1 where
-    rows sum to at most one. NaN where a capacity is. Rounding takes at most ``2^-30`` from each edge of a cut.
+    Node ``(l, i)`` is position i after layer l, with an edge to ``(l - 1, j)`` of capacity ``A_l[i, j]``. At most 1
+    where rows sum to at most one. NaN where a capacity is. Rounding takes at most ``2^-30`` from each edge of a cut.
 
     Args:
         capacities: of each layer, first layer first, ``[token, token]``, causal.

@@ -31,7 +31,7 @@ POSITIONS = 2048
 """A text of more positions, prompt included, has no influences: they are NaN."""
 
 FLOW_TOKENS = 128
-"""A continuation of more tokens has no attention flow: one maximum flow a token takes time like a high power of them."""
+"""A continuation of more tokens has no attention flow, for each token takes a maximum flow of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Recipe:
         share: of the residual stream, where `residual` is ``share``.
         field: by what a rollout divides attention before it renormalises rows: nothing, the number of positions that
             can see a key, or the distance to it.
-        layers: what the mean weights blocks by, position by position.
+        layers: what the mean weights blocks by: nothing, position by position how far the block turned the state, or
+            how much it changed the lens at the last position (`lens_change`), known once the text has been read.
         floor: added to attention before logarithms.
     """
 
@@ -105,6 +106,12 @@ RECIPES: Mapping[str, Recipe] = {
     "additive_state": Recipe(
         "Mean over blocks weighted by how far each turns the state, mean over rows.", "mean", "mean", layers="state"
     ),
+    "additive_lens": Recipe(
+        "Mean over blocks weighted by how much each changes the last position's lens, mean over rows.",
+        "mean",
+        "mean",
+        layers="lens",
+    ),
     "geometric_max": Recipe("Geometric mean of attention over blocks, maximum over rows.", "geometric", "max"),
     "macs": Recipe("MACS: product over blocks, last row.", "product", "last", of="greatest", floor=0.8),
     "macs_max": Recipe("MACS's product, maximum over rows.", "product", "max", of="greatest", floor=0.8),
@@ -124,7 +131,6 @@ class Block:
         before: ``[token, dim]``, the residual stream that the block read.
         output: ``[token, dim]``, what its attention put out, after the output projection.
         after: ``[token, dim]``, the residual stream after the block.
-        lens: ``[token]``, how much the block changed the lens (`lens_change`); None where no recipe needs it.
     """
 
     attention: Tensor
@@ -133,7 +139,6 @@ class Block:
     before: Tensor
     output: Tensor
     after: Tensor
-    lens: Tensor | None
 
 
 class Fold:
@@ -151,6 +156,7 @@ class Fold:
         self._joined: dict[tuple[object, ...], Tensor] = {}
         self._weights: dict[tuple[object, ...], Tensor] = {}
         self._flow: list[Tensor] = []
+        self._read_of: dict[tuple[object, ...], list[Tensor]] = {}
         self._blocks = self._tokens = 0
 
     def add(self, block: Block) -> None:
@@ -173,6 +179,8 @@ class Fold:
         elif made.join == "flow":
             if tokens <= FLOW_TOKENS:
                 self._flow.append(own(with_residual(rows_to_one(matrix), block, made.residual, made.share)))
+        elif made.layers == "lens":
+            self._read_of.setdefault(key, []).append(read(own(rows_to_one(matrix)), made.rows))
         elif made.join == "mean":
             weight = _layer_weight(made, block)
             self._joined[key] = self._joined.get(key, 0) + weight.unsqueeze(-1) * own(rows_to_one(matrix))
@@ -181,20 +189,27 @@ class Fold:
             logarithm = (made.floor + (1 - made.floor) * own(matrix)).log()
             self._joined[key] = self._joined.get(key, 0) + logarithm
 
-    def result(self) -> dict[str, Tensor]:
+    def result(self, lens: Tensor | None = None) -> dict[str, Tensor]:
         """Each influence, ``[token]``.
+
+        Args:
+            lens: ``[block]``, how much each block changed the lens; without it, what is weighted by it is NaN.
 
         Raises:
             ValueError: no block was added.
         """
         if not self._blocks:
             raise ValueError("no block was added, so there is no influence; add the blocks of a text first")
-        return {name: self._read(made) for name, made in self._recipes.items()}
+        return {name: self._read(made, lens) for name, made in self._recipes.items()}
 
-    def _read(self, made: Recipe) -> Tensor:
+    def _read(self, made: Recipe, lens: Tensor | None) -> Tensor:
         key = made.matrix
         if made.join == "flow":
             return max_flows(self._flow) if self._flow else torch.full((self._tokens,), torch.nan)
+        if made.layers == "lens":
+            each = torch.stack(self._read_of[key])
+            weights = each.new_full((len(each),), torch.nan) if lens is None else lens.to(each)
+            return (weights / weights.sum()) @ each
         joined = self._joined[key]
         if made.join == "mean":
             joined = joined / self._weights[key].unsqueeze(-1)
@@ -296,8 +311,10 @@ def _residual_share(x: Tensor, a: Tensor, residual: Residual) -> Tensor:
 
 
 def turn(a: Tensor, b: Tensor) -> Tensor:
-    """``1 - cos(a, b)`` along the last axis, as half the squared distance of unit vectors: exact for small angles, never
-    below 0. NaN where a vector is 0."""
+    """``1 - cos(a, b)`` along the last axis; NaN where a vector is 0.
+
+    As half the squared distance of unit vectors, which is exact for small angles and never below 0.
+    """
     return (a / a.norm(dim=-1, keepdim=True) - b / b.norm(dim=-1, keepdim=True)).square().sum(-1) / 2
 
 
@@ -328,10 +345,10 @@ def value_norms(attention: Tensor, values: Tensor, projection: Tensor) -> Tensor
 
 
 def lens_change(before: Tensor, after: Tensor) -> Tensor:
-    """Total variation between two lenses at each position, ``[token]``: half the sum of absolute differences.
+    """Total variation between two lenses: half the sum of absolute differences of their probabilities, ``[...]``.
 
     Args:
-        before: ``[token, vocab]`` logits of the state that a block read, through final norm and head.
+        before: ``[..., vocab]``, logits of the state that a block read, through final norm and head.
         after: the same of the state after it.
     """
     return (after.float().softmax(-1) - before.float().softmax(-1)).abs().sum(-1) / 2
@@ -348,10 +365,6 @@ def _layer_weight(made: Recipe, block: Block) -> Tensor:
     """How much a block counts in the mean, at each position."""
     if made.layers == "state":
         return turn(block.before.float(), block.after.float())
-    if made.layers == "lens":
-        if block.lens is None:
-            raise ValueError(f"the block has no lens, which this influence needs: {made.summary}")
-        return block.lens.float()
     return block.attention.new_ones(len(block.attention))
 
 
@@ -371,9 +384,9 @@ def read(matrix: Tensor, rows: Rows) -> Tensor:
     return matrix.sum(0) / torch.arange(len(matrix), 0, -1, device=matrix.device)
 
 
-def fold(blocks: Sequence[Block], names: Iterable[str]) -> dict[str, Tensor]:
-    """The influences of a text whose blocks are all at hand."""
+def fold(blocks: Sequence[Block], names: Iterable[str], lens: Tensor | None = None) -> dict[str, Tensor]:
+    """The influences of a text whose blocks are all at hand; `lens` as in `Fold.result`."""
     whole = Fold(names)
     for block in blocks:
         whole.add(block)
-    return whole.result()
+    return whole.result(lens)

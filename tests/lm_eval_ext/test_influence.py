@@ -1,5 +1,8 @@
 """Influences out of models: equal to whole squares of what the models themselves put out, whatever the batch."""
 
+import copy
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import slow_influence
@@ -8,10 +11,14 @@ import torch
 from lm_eval_ext import influence as module
 from lm_eval_ext.arch import attentions, blocks
 from lm_eval_ext.forced import ForcedPass
+from lm_eval_ext.influence import Influences
+from lm_eval_ext.padded import Batch
 from metrics.influence import RECIPES
 from metrics.plan import make_plan
 
-PLAN = make_plan((), "influence")
+LENS = "additive_lens"
+NAMES = tuple(name for name in RECIPES if name != LENS)
+PLAN = make_plan((), NAMES)
 LAYERS = (0, 1, 2, 3)
 SEQUENCES = [
     ([5, 6, 7], [8, 9]),
@@ -24,7 +31,7 @@ NORMS = ("value_norms", "value_norms_rollout")
 
 
 def values_of(family, model):
-    """What each head carries over, ``[layer, head, N, dim]``, from the projections' own outputs; run it after a pass."""
+    """What each head carries over, ``[layer, head, N, dim]``, by the projections' own outputs; run it after a pass."""
     taken = {}
 
     def hold(key, out):
@@ -85,7 +92,7 @@ def captured(family, model, prompt, answer):
 def alike(a, b, tolerance=1e-4):
     assert len(a) == len(b) != 0
     for one, other in zip(a, b):
-        assert set(one) == set(other) == set(RECIPES)
+        assert set(one) == set(other) == set(NAMES)
         for name, value in one.items():
             torch.testing.assert_close(value, other[name], rtol=tolerance, atol=1e-5, equal_nan=True, msg=name)
 
@@ -97,8 +104,8 @@ def test_equals_whole_squares_of_what_the_model_puts_out(family, dtype, tiny_mod
     model = tiny_model(family, "eager").to(dtype)
     for prompt, answer in SEQUENCES[:3]:
         (found,) = ForcedPass(model, PLAN, LAYERS)([(prompt, answer)])
-        expected = slow_influence.influences(captured(family, model, prompt, answer), len(prompt))
-        assert set(found) == set(RECIPES)
+        expected = slow_influence.influences(captured(family, model, prompt, answer), len(prompt), [1] * 3)
+        assert set(found) == set(NAMES)
         for name, value in found.items():
             assert value.shape == (len(answer),) and value.dtype == torch.float32
             assert value.isfinite().all() and (value >= 0).all(), name
@@ -121,12 +128,12 @@ def test_neither_attention_code_nor_recorded_layers_matter(tiny_model):
 
 
 def test_together_with_other_signals(tiny_model):
-    plan = make_plan("standard", "influence+all", "hidden+attention")
+    plan = make_plan("standard", (*NAMES, "all"), "hidden+attention")
     model = tiny_model("llama")
     both = ForcedPass(model, plan, LAYERS)(SEQUENCES, logits=True)
-    alike([{n: one[n] for n in RECIPES} for one in both], ForcedPass(model, PLAN, LAYERS)(SEQUENCES))
+    alike([{n: one[n] for n in NAMES} for one in both], ForcedPass(model, PLAN, LAYERS)(SEQUENCES))
     others = ForcedPass(model, make_plan("standard", "all", "hidden+attention"), LAYERS)(SEQUENCES, logits=True)
-    assert all(set(a) == {*b, *RECIPES} for a, b in zip(both, others))
+    assert all(set(a) == {*b, *NAMES} for a, b in zip(both, others))
     for a, b in zip(both, others):
         for name, value in b.items():
             torch.testing.assert_close(a[name], value, equal_nan=True, msg=name)
@@ -141,10 +148,49 @@ def test_nothing_of_it_stays_in_the_model(tiny_model):
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_layers_weighted_by_the_lens(tiny_model):
+    """The lens of a Llama is its norm and its head; weights are of the text's own last position, batch or not."""
+    model = tiny_model("llama", "eager")
+    batch = Batch(SEQUENCES, None)
+    folds = Influences(model, [LENS], batch, True)
+    with torch.no_grad(), folds.taps():
+        for _ in batch.read(model, model.device, batch.width):
+            pass
+    found = dict(folds.results(lambda states: model.lm_head(model.model.norm(states))))
+    assert folds.notes == {}
+    for row, (prompt, answer) in enumerate(SEQUENCES[:3]):
+        with torch.no_grad():
+            cut = [truncated(model, k)(torch.tensor([[*prompt, *answer]])).logits[0, -1].double() for k in range(4)]
+        lenses = [z.softmax(-1).numpy() for z in cut]
+        changes = [abs(a - b).sum() / 2 for a, b in pairwise(lenses)]
+        expected = slow_influence.influences(captured("llama", model, prompt, answer), len(prompt), changes)[LENS]
+        value = torch.tensor(expected, dtype=torch.float32)
+        torch.testing.assert_close(found[row][LENS], value, rtol=1e-3, atol=1e-5)
+
+
+def truncated(model, depth):
+    """The same model with its first blocks alone."""
+    cut = copy.deepcopy(model)
+    cut.model.layers = cut.model.layers[:depth]
+    cut.config.num_hidden_layers = depth
+    return cut
+
+
+def test_without_a_lens_what_it_weights_is_nan_and_said(tiny_model):
+    model, batch = tiny_model("llama"), Batch(SEQUENCES, None)
+    folds = Influences(model, [LENS, "rollout"], batch, True)
+    with torch.no_grad(), folds.taps():
+        for _ in batch.read(model, model.device, batch.width):
+            pass
+    found = dict(folds.results())
+    assert all(all_nan(one, [LENS]) for one in found.values()) and len(found) == 4
+    assert list(folds.notes.values()) == ["additive_lens is NaN, since the model has no lens"]
+
+
 # --- what is NaN, and what is said of it
 
 
-def all_nan(found, names=tuple(RECIPES)):
+def all_nan(found, names=NAMES):
     return all(found[name].isnan().all() for name in names) and all(
         value.isfinite().all() for name, value in found.items() if name not in names
     )
@@ -169,10 +215,10 @@ def test_a_text_cut_for_lack_of_memory_is_nan(tiny_model):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     handle = model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
-    plan = make_plan((), "influence+attention_diagonal")
+    plan = make_plan((), (*NAMES, "attention_diagonal"))
     (found,) = ForcedPass(model, plan, LAYERS, tell=said.append)(SEQUENCES[1:2])
     handle.remove()
-    assert all_nan({n: found[n] for n in RECIPES}) and found["attention_diagonal"].isfinite().all()
+    assert all_nan({n: found[n] for n in NAMES}) and found["attention_diagonal"].isfinite().all()
     assert said == [
         "memory ran out in the pass for signals; it goes on with pieces of a text",
         "influences of texts that are read in pieces are NaN",
@@ -244,16 +290,16 @@ def test_a_projection_is_asked_where_it_cannot_be_read(tiny_model):
 
 
 def test_from_requests_to_a_store(make_lm, reopened, instance, words_of, tiny_model):
-    lm = make_lm(signals="influence", layers="1", batch_size=3)
+    lm = make_lm(signals="+".join(NAMES), layers="1", batch_size=3)
     settings = {"until": ["w7"], "max_gen_toks": 6, "do_sample": False}
     asked = [instance("generate_until", (words_of(n, n), settings), i) for i, n in enumerate((3, 9, 5))]
     lm.generate_until(asked, disable_tqdm=True)
-    records = list(reopened(lm).records((*RECIPES, "tokens", "prompt_tokens")))
+    records = list(reopened(lm).records((*NAMES, "tokens", "prompt_tokens")))
     assert len(records) == 3
     for record in records:
         prompt, tokens = (record.signals[n].tolist() for n in ("prompt_tokens", "tokens"))
         (expected,) = ForcedPass(tiny_model("llama"), PLAN, LAYERS)([(prompt, tokens)])
-        for name in RECIPES:
+        for name in NAMES:
             torch.testing.assert_close(
                 record.signals[name], expected[name], rtol=1e-3, atol=1e-5, equal_nan=True, msg=name
             )

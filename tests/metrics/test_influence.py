@@ -15,6 +15,7 @@ from metrics.influence import (
     Block,
     Fold,
     fold,
+    lens_change,
     matrices,
     needs,
     own,
@@ -57,7 +58,7 @@ def blocks_of(parts, prompt):
         rows = attention[:, prompt:]
         one = torch.eye(carried.shape[-1]).expand(len(rows), -1, -1)
         streams = (before[prompt:], output[prompt:], after[prompt:])
-        made.append(Block(rows.mean(0), rows.amax(0), value_norms(rows, carried, one), *streams, None))
+        made.append(Block(rows.mean(0), rows.amax(0), value_norms(rows, carried, one), *streams))
     return made
 
 
@@ -67,7 +68,7 @@ def simple(*attentions, prompt=0):
     for attention in attentions:
         rows = torch.as_tensor(attention, dtype=torch.float32)[prompt:]
         state = torch.ones(len(rows), 2)
-        found.append(Block(rows, rows, rows, state, state, state + torch.tensor([1.0, 0.0]), None))
+        found.append(Block(rows, rows, rows, state, state, state + torch.tensor([1.0, 0.0])))
     return found
 
 
@@ -131,10 +132,19 @@ def test_turn_by_hand():
 
 
 def test_norms_by_hand():
-    """Two heads that carry (3, 0) and (0, 4) with half the weight each: 2.5; where they are opposed, nothing is left."""
+    """Two heads that carry (3, 0) and (0, 4) with half the weight each: 2.5; opposed, nothing."""
     values = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 4.0], [-1.0, 0.0]]])
     weights = torch.tensor([[[0.5, 0.5]], [[0.5, 0.5]]])
     close(value_norms(weights, values, torch.eye(2).expand(2, -1, -1)), [[2.5, 0.0]])
+
+
+def test_lens_change_by_hand():
+    """From (1/2, 1/2) to (3/4, 1/4): a quarter; and the blocks' columns weighted 1 to 3."""
+    logits = torch.tensor([[0.0, 0.0], [0.75, 0.25]])
+    logits[1] = logits[1].log() + 7
+    close(lens_change(logits[:1], logits[1:]), [0.25])
+    expected = [((0.5 + 0.3) / 2 + 3 * (0.75 + 0.25) / 2) / 4, (0.5 + 3 * 0.25) / 4]
+    close(fold(simple(FIRST, SECOND, prompt=1), ["additive_lens"], torch.tensor([0.1, 0.3]))["additive_lens"], expected)
 
 
 def test_weights_of_layers_by_hand():
@@ -195,9 +205,10 @@ def test_every_mixture_is_stochastic_and_causal(residual, field):
 @pytest.mark.parametrize(("prompt", "tokens"), [(4, 6), (1, 9), (1, 1), (7, 1), (2, 2)])
 def test_equals_whole_squares(prompt, tokens):
     parts = text(prompt, tokens)
-    expected = slow_influence.influences(parts, prompt)
+    changes = [0.2, 0.0, 0.7]
+    expected = slow_influence.influences(parts, prompt, changes)
     assert {*expected, FLOW} == set(RECIPES)
-    found = fold(blocks_of(parts, prompt), RECIPES)
+    found = fold(blocks_of(parts, prompt), RECIPES, torch.tensor(changes))
     for name, value in expected.items():
         close(found[name], value, msg=lambda m, name=name: f"{name}: {m}")
     assert all(v.isfinite().all() and (v >= 0).all() and v.dtype == torch.float32 for v in found.values())
@@ -218,7 +229,7 @@ def test_flow_of_a_continuation_is_that_of_the_whole_text():
 
 
 def test_many_layers_neither_underflow_nor_lose_their_rows():
-    found = fold(blocks_of(text(3, 8, layers=96), 3), [n for n in RECIPES if n != FLOW])
+    found = fold(blocks_of(text(3, 8, layers=96), 3), [n for n in RECIPES if n != FLOW], torch.ones(96))
     assert all((value > 0).all() for value in found.values())
 
 
@@ -242,8 +253,8 @@ def test_nan_comes_through(name):
         for f in dataclasses.fields(Block)
         if (v := getattr(blocks[1], f.name)) is not None
     }
-    blocks[1] = Block(**{"lens": None, **bad})
-    assert fold(blocks, [name])[name].isnan().all()
+    blocks[1] = Block(**bad)
+    assert fold(blocks, [name], torch.tensor([0.1, 0.2, 0.3]))[name].isnan().all()
 
 
 def test_flow_of_a_long_answer_is_nan_and_the_rest_is_not():
@@ -263,7 +274,7 @@ def test_a_state_that_nothing_turns_weights_no_layer():
 
 def test_rows_below_one_are_brought_to_one():
     """A learned sink takes part of a row; what is left is divided as it was."""
-    names = [n for n, r in RECIPES.items() if r.join in ("rollout", "mean", "flow")]
+    names = [n for n, r in RECIPES.items() if r.join in ("rollout", "mean", "flow") and r.layers != "lens"]
     whole, half = blocks_of(text(2, 4), 2), []
     for block in whole:
         half.append(dataclasses.replace(block, attention=block.attention / 2, norms=block.norms / 2))

@@ -9,8 +9,8 @@ import itertools
 import numpy as np
 
 
-def influences(parts, prompt):
-    """name -> the weights of the positions from `prompt` on."""
+def influences(parts, prompt, changes):
+    """name -> the weights of the positions from `prompt` on; `changes` of the lens by each block."""
     blocks = [{key: np.asarray(value[k], float) for key, value in parts.items()} for k in range(len(parts["before"]))]
     n = blocks[0]["before"].shape[0]
 
@@ -53,6 +53,8 @@ def influences(parts, prompt):
         "additive_mean": visible_mean(mean()),
         "additive_max": largest(mean()),
         "additive_state": visible_mean(mean(weight=turned)),
+        "additive_lens": sum(c * visible_mean(normed(matrix(b, "attention"))) for c, b in zip(changes, blocks))
+        / sum(changes),
         "geometric_max": largest(product(0.01, "attention", True)),
         "macs": last(product(0.8, "greatest", False)),
         "macs_max": largest(product(0.8, "greatest", False)),
