@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", choices=SIZES, default="60m")
     parser.add_argument("--metrics", default="standard")
+    parser.add_argument("--signals", default="", help="further signals to record")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="bfloat16 but on a CPU")
     parser.add_argument("--work", choices=WORK, default="short")
@@ -108,7 +109,8 @@ def main() -> None:
     model, tokenizer = build(options.size, options.device, options.dtype)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"Llama of {millions:.0f}M parameters, vocabulary {VOCAB}, {options.device}, {model.dtype}, ", end="")
-    print(f"batch {options.batch_size}, metrics={options.metrics}, {torch.get_num_threads()} threads\n")
+    print(f"batch {options.batch_size}, metrics={options.metrics}, signals={options.signals}, ", end="")
+    print(f"{torch.get_num_threads()} threads\n")
     print("| requests | hf, s | hf-store / hf, median (range) | peak memory ratio | kB a sample |")
     print("|---|---:|---:|---:|---:|")
     for kind, (most, prompt, tokens) in WORK[options.work].items():
@@ -117,7 +119,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             both = {"tokenizer": tokenizer, "batch_size": options.batch_size, "max_length": 16384}
             plain = HFLM(model, **both)
-            store = HFStoreLM(model, **both, store=folder + "/s", metrics=options.metrics)
+            store = HFStoreLM(model, **both, store=folder + "/s", metrics=options.metrics, signals=options.signals)
             run(plain, kind, asked), run(store, kind, asked)
             ratios, times = [], []
             for i in range(options.repeats):
@@ -138,6 +140,7 @@ def child(options: argparse.Namespace, kind: str, arm: str) -> float:
     """Peak memory in bytes of a process that does nothing else."""
     command = [sys.executable, __file__, "--peak", kind, arm, "--device", options.device, "--size", options.size]
     command += ["--batch-size", str(options.batch_size), "--metrics", options.metrics, "--work", options.work]
+    command += ["--signals", options.signals]
     command += ["--requests", str(options.requests)]
     command += ["--dtype", str(options.dtype).removeprefix("torch.")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -148,7 +151,11 @@ def peak(options: argparse.Namespace, kind: str, arm: str) -> float:
     """Run one arm once; the peak of the accelerator's memory where there is one, else of the process."""
     model, tokenizer = build(options.size, options.device, options.dtype)
     with tempfile.TemporaryDirectory() as folder:
-        more = {"store": folder + "/s", "metrics": options.metrics} if arm == "hf-store" else {}
+        more = (
+            {"store": folder + "/s", "metrics": options.metrics, "signals": options.signals}
+            if arm == "hf-store"
+            else {}
+        )
         more |= {"tokenizer": tokenizer, "batch_size": options.batch_size, "max_length": 16384}
         lm = (HFStoreLM if arm == "hf-store" else HFLM)(model, **more)
         most, prompt, tokens = WORK[options.work][kind]

@@ -20,10 +20,12 @@ from transformers import PreTrainedModel
 from lm_eval_ext.arch import plain, positions
 from lm_eval_ext.capture import logit_signals
 from lm_eval_ext.collected import Collected, Found, to_steps
+from lm_eval_ext.influence import Influences, influence_names
 from lm_eval_ext.padded import Batch, Sequences
 from lm_eval_ext.room import in_parts, out_of_memory, release
 from lm_eval_ext.taps import attention_taps, residual_taps
 from metrics.core import Cost, signals
+from metrics.influence import POSITIONS, matrices
 from metrics.plan import Plan, computable, derive
 
 ROOM = {"cpu": 256 << 20}
@@ -76,8 +78,11 @@ class ForcedPass:
         self.room = room or ROOM.get(self.device.type, MUCH)
         self._autocast = autocast
         self._limit = most if most is not None else positions(self.model)
+        self._influences = influence_names(plan.keep)
         self._tell = tell
+        self._said: set[str] = set()
         self._most: int | None = None
+        self._cramped = False
 
     def __call__(self, sequences: Sequences, *, logits: bool = False) -> Found:
         """The signals of each pair (prompt ids, continuation ids), each of at least one token.
@@ -102,27 +107,29 @@ class ForcedPass:
 
     def _halved(self, most: int) -> None:
         self._most = most
-        self._say("smaller batches")
+        self._say("memory", "memory ran out in the pass for signals; it goes on with smaller batches")
 
-    def _say(self, how: str) -> None:
-        if self._tell is not None:
-            self._tell(f"memory ran out in the pass for signals; it goes on with {how}")
-            self._tell = None
+    def _say(self, about: str, line: str) -> None:
+        """A line for the user, once for each thing it is about."""
+        if self._tell is not None and about not in self._said:
+            self._said.add(about)
+            self._tell(line)
 
     def _shrinking(self, sequences: Sequences, logits: bool) -> Found:
         """The passes over some texts; where a single one does not fit, in shorter and shorter pieces."""
         while True:
             width = max(len(p) + len(c) for p, c in sequences)
-            before, room = self._piece(sequences, logits), self.room
+            before, room, cramped = self._piece(sequences, logits), self.room, self._cramped
             try:
                 return self._passes(sequences, logits)
             except (RuntimeError, MemoryError) as problem:
                 self.room = min(room, width * self._row_bytes(width, logits)) // 2
+                self._cramped = True
                 if not out_of_memory(problem) or len(sequences) > 1 or self._piece(sequences, logits) >= before:
-                    self.room = room
+                    self.room, self._cramped = room, cramped
                     raise
             release()
-            self._say("pieces of a text")
+            self._say("memory", "memory ran out in the pass for signals; it goes on with pieces of a text")
 
     def _passes(self, sequences: Sequences, logits: bool) -> Found:
         """One pass where everything fits, or comes from eager attention anyway; else hidden states in one of their own.
@@ -130,7 +137,7 @@ class ForcedPass:
         Fused attention reads a whole text without a square of its length, so that pass needs no pieces.
         """
         width = max(len(p) + len(c) for p, c in sequences)
-        hidden, attention = self.plan.states, self.plan.maps
+        hidden, attention = not {"hidden", "lens"}.isdisjoint(self.plan.capture), self.plan.maps
         piece = self._piece(sequences, logits)
         apart = attention and self._eager_differs()
         if (piece == width or self._eager) and not (apart and (hidden or logits)):
@@ -144,10 +151,14 @@ class ForcedPass:
         return found
 
     def _piece(self, sequences: Sequences, logits: bool) -> int:
-        """How many positions are read at a time: all of the longest text where that fits, or has to."""
+        """How many positions are read at a time: all of the longest text where that fits, or has to.
+
+        Influences come from whole texts alone, so a text that may have them is only cut once memory has run out.
+        """
         width = max(len(p) + len(c) for p, c in sequences)
         row = self._row_bytes(width, logits) * len(sequences)
-        if row == 0 or width * row <= self.room or not self._can_be_cut(width):
+        whole = bool(self._influences) and width <= POSITIONS and not self._cramped
+        if row == 0 or width * row <= self.room or whole or not self._can_be_cut(width):
             return width
         return min(width, max(FEWEST, self.room // row))
 
@@ -166,11 +177,15 @@ class ForcedPass:
         return width <= min([short, *map(int, re.findall(r"original_max_position_embeddings'?: (\d+)", rope))])
 
     def _row_bytes(self, width: int, logits: bool) -> int:
-        """What one position costs: a row of every head's map, as scores and as weights, or a row of logits."""
+        """What one position costs: a row of every head's map, as scores and as weights, or a row of logits.
+
+        With influences, also a row of each matrix that they fold.
+        """
         config = self.model.config.get_text_config()
         maps = self.plan.maps or self._eager
         heads = (getattr(config, "num_attention_heads", None) or 0) if maps else 0
-        return max(8 * heads * width, 8 * config.vocab_size if logits else 0)
+        folded = 4 * matrices(self._influences) * width
+        return max(8 * heads * width + folded, 8 * config.vocab_size if logits else 0)
 
     @property
     def _eager(self) -> bool:
@@ -200,10 +215,17 @@ class ForcedPass:
             if attention:
                 take_weights = functools.partial(self._take_weights, batch, found, facts)
                 stack.enter_context(attention_taps(self.model, self.layers, take_weights))
+            influences = Influences(self.model, self._influences if attention else (), batch, piece >= batch.width)
+            stack.enter_context(influences.taps())
             inner = self.model if logits else self.model.base_model  # without the head, where no logits are wanted
             for output in batch.read(inner, self.device, piece):
                 if logits:
                     take_logits(output.logits)
+        for row, made in influences.results():
+            missing = len(facts[row]["tokens"]) - len(next(iter(made.values())))
+            found.add(row, {n: nn.functional.pad(value, (0, missing), value=torch.nan) for n, value in made.items()})
+        for about, line in influences.notes.items():
+            self._say(about, line)
         return found.whole()
 
     def _take_state(

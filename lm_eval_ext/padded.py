@@ -54,6 +54,10 @@ class Batch:
             if self.start < end:
                 yield row, self.start, end
 
+    def continuations(self) -> dict[int, tuple[int, int]]:
+        """By row, where the continuation of a text begins, and where what is read of it ends."""
+        return {row: (first + 1, n) for row, (first, n) in enumerate(zip(self._first, self._read))}
+
     @property
     def ended(self) -> bool:
         """Whether this piece is the last."""
