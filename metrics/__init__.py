@@ -7,13 +7,14 @@ open_store("hf-store/demo").scores(["mean_entropy"])
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metrics.core import metric, signal
+    from metrics.core import feature, metric, signal
     from metrics.plan import make_plan
     from metrics.store import Store, open_store
 
-__all__ = ["Store", "make_plan", "metric", "open_store", "signal"]
+__all__ = ["Store", "feature", "make_plan", "metric", "open_store", "signal"]
 
 _HOMES = {
+    "feature": "metrics.core",
     "metric": "metrics.core",
     "signal": "metrics.core",
     "make_plan": "metrics.plan",

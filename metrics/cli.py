@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from metrics.core import COSTS, metric_cost, metrics, signals
+from metrics.core import COSTS, Metric, features, metric_cost, metrics, signals
 from metrics.plan import Plan, Shape, bytes_per_record, make_plan
 from metrics.table import FORMATS, render
 
@@ -114,28 +114,28 @@ def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command("list")
-@click.argument("kind", type=click.Choice(["metrics", "signals"]), default="metrics")
+@click.argument("kind", type=click.Choice(["metrics", "signals", "features"]), default="metrics")
 @click.option("--cost", type=click.Choice(COSTS), help="Only what costs at most this.")
 @format_option
 def list_(kind: str, cost: str | None, format_: str) -> None:
-    """Show every metric (or signal): what it means, needs and costs, its direction and its source.
+    """Show every metric (signal, feature): what it means, needs and costs, its direction and its source.
 
     Example: eval-ext list signals --cost logits
     """
     limit = COSTS.index(cost) if cost else len(COSTS)
     rows: list[dict[str, Any]] = []
-    if kind == "metrics":
-        for made in metrics().values():
+    if kind != "signals":
+        for made in (metrics() if kind == "metrics" else features()).values():
             needs = metric_cost(made)
             if COSTS.index(needs) <= limit:
                 options = ", ".join(f"{k}={v}" for k, v in made.options.items())
                 rows.append(
                     {
-                        "metric": made.name,
+                        kind.removesuffix("s"): made.name,
                         "options": options,
                         "family": made.family,
                         "cost": needs,
-                        "higher =": made.higher,
+                        **({"higher =": made.higher} if isinstance(made, Metric) else {}),
                         "unit": made.unit,
                         "needs": ", ".join(made.needs),
                         "source": made.source,

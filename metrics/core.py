@@ -1,7 +1,8 @@
-"""Signals and metrics: what they are, how they are declared, and how they are found by name.
+"""Signals, metrics and features: what they are, how they are declared, and how they are found by name.
 
-A *signal* is a named array of one record; a *metric* is a pure function from signals to one number. Both are
-plain functions under a decorator, and in both **the positional parameters are the dependencies**::
+A *signal* is a named array of one record; a *metric* is a pure function from signals to one number, a *feature* one
+to a vector, for a classifier to learn from. All are plain functions under a decorator, and in all **the positional
+parameters are the dependencies**::
 
     @signal(axes=("token",), unit="nat")
     def entropy(log_probabilities: Tensor, probabilities: Tensor) -> Tensor: ...
@@ -23,7 +24,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Cost = Literal["free", "logits", "hidden", "lens", "attention", "influence", "passes"]
 Higher = Literal["uncertain", "confident", "neutral"]
@@ -93,10 +94,31 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A metric with its options settled. `id` names it in tables and stores: ``name`` or ``name(k=v)``."""
+class Feature:
+    """A pure function from signals to a vector of fixed width, which has no direction: a classifier weighs it."""
 
-    metric: Metric
+    name: str
+    needs: tuple[str, ...]
+    options: Mapping[str, Any]
+    unit: str
+    source: str
+    compute: Callable[..., Any]
+    summary: str
+
+    @property
+    def family(self) -> str:
+        """The module that defines the feature."""
+        return self.compute.__module__.rsplit(".", 1)[-1]
+
+
+Made = TypeVar("Made", Metric, Feature)
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Made]):
+    """A metric or a feature with its options settled. `id` names it in tables and stores: ``name``, ``name(k=v)``."""
+
+    metric: Made
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
@@ -114,6 +136,7 @@ class Choice:
 
 _signals: dict[str, Signal] = {}
 _metrics: dict[str, Metric] = {}
+_features: dict[str, Feature] = {}
 
 
 def raw(
@@ -141,13 +164,10 @@ def metric(*, higher: Higher, unit: str, source: str, variants: Sequence[Mapping
 
     def register(function: F) -> F:
         name = function.__name__
-        options = {
-            p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
-        }
         made = Metric(
             name,
             _positional(function, "metric"),
-            options,
+            _options(function),
             higher,
             unit,
             source,
@@ -157,6 +177,23 @@ def metric(*, higher: Higher, unit: str, source: str, variants: Sequence[Mapping
         )
         _refuse_second(_metrics.get(name), function, "metric", name)
         _metrics[name] = made
+        return function
+
+    return register
+
+
+def feature(*, unit: str, source: str) -> Callable[[F], F]:
+    """Declare a feature; as of a metric, its positional parameters are signals and its keyword-only ones options.
+
+    It returns a vector whose width follows from the options and from what is recorded, not from the answer's length.
+    """
+
+    def register(function: F) -> F:
+        name = function.__name__
+        needs = _positional(function, "feature")
+        made = Feature(name, needs, _options(function), unit, source, function, _summary(function))
+        _refuse_second(_features.get(name), function, "feature", name)
+        _features[name] = made
         return function
 
     return register
@@ -198,6 +235,10 @@ def _positional(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
+    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
 def _summary(function: Callable[..., Any]) -> str:
     text = inspect.getdoc(function) or ""
     if not text:
@@ -214,21 +255,21 @@ def _import_all() -> None:
 
 
 def load() -> None:
-    """Import every module that declares signals or metrics, then check that each need names a signal.
+    """Import every module that declares any, then check that each need names a signal.
 
     Raises:
-        ValueError: a metric or a derived signal names an unknown signal (the message proposes a near one), or a metric
-            one that is never stored.
+        ValueError: a metric, a feature or a derived signal names an unknown signal (the message proposes a near one),
+            or one of the first two a signal that is never stored.
     """
     _import_all()
-    for thing in (*_signals.values(), *_metrics.values()):
+    for thing in (*_signals.values(), *_metrics.values(), *_features.values()):
+        kind = type(thing).__name__.lower()
         for need in thing.needs:
             if need not in _signals:
-                kind = "signal" if isinstance(thing, Signal) else "metric"
                 raise ValueError(f"{kind} '{thing.name}': {unknown('signal', need, _signals)}")
-            if isinstance(thing, Metric) and not _signals[need].kept:
+            if not isinstance(thing, Signal) and not _signals[need].kept:
                 raise ValueError(
-                    f"metric '{thing.name}' needs '{need}', an intermediate that is never stored; derive a kept signal"
+                    f"{kind} '{thing.name}' needs '{need}', an intermediate that is never stored; derive a kept signal"
                 )
 
 
@@ -252,8 +293,14 @@ def metrics() -> dict[str, Metric]:
     return dict(_metrics)
 
 
-def metric_cost(made: Metric) -> Cost:
-    """The dearest signal that the metric needs."""
+def features() -> dict[str, Feature]:
+    """Every known feature by name."""
+    load()
+    return dict(_features)
+
+
+def metric_cost(made: Metric | Feature) -> Cost:
+    """The dearest signal that the metric (or feature) needs."""
     known = signals()
     return _dearest(known[n].cost for n in made.needs)
 
@@ -262,7 +309,7 @@ def _dearest(costs: Iterable[Cost]) -> Cost:
     return COSTS[max(map(COSTS.index, costs), default=0)]
 
 
-def choose(text: str | Iterable[str]) -> list[Choice]:
+def choose(text: str | Iterable[str]) -> list[Choice[Metric]]:
     """Metrics from names, presets, families and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
 
     Presets are queries over cost, families over the modules that define metrics; both bring each metric's declared
@@ -271,14 +318,29 @@ def choose(text: str | Iterable[str]) -> list[Choice]:
     Raises:
         ValueError: an unknown name or option, with the nearest known one.
     """
-    chosen: dict[str, Choice] = {}
+    chosen: dict[str, Choice[Metric]] = {}
     for word in words(text):
-        for one in _members(word) or [_choice(word)]:
+        for one in _members(word) or [_choice("metric", word, metrics(), (*PRESETS, *families()))]:
             chosen.setdefault(one.id, one)
     return list(chosen.values())
 
 
-def _members(word: str) -> list[Choice]:
+def choose_features(text: str | Iterable[str]) -> list[Choice[Feature]]:
+    """Features from names and ids, as in ``"entropy_profile(windows=4)"`` or a list of such; ``all`` is all of them.
+
+    Raises:
+        ValueError: an unknown name or option, with the nearest known one.
+    """
+    known = features()
+    chosen: dict[str, Choice[Feature]] = {}
+    for word in words(text):
+        all_ = [Choice(made, made.options) for made in known.values()]
+        for one in all_ if word == "all" else [_choice("feature", word, known, ("all",))]:
+            chosen.setdefault(one.id, one)
+    return list(chosen.values())
+
+
+def _members(word: str) -> list[Choice[Metric]]:
     """The metrics of a preset or a family, each with its declared variants; none if the word is neither."""
     if word in PRESETS:
         limit = COSTS.index(PRESETS[word])
@@ -311,34 +373,33 @@ def words(text: str | Iterable[str]) -> list[str]:
     return [w for w in out if w]
 
 
-def _choice(word: str) -> Choice:
+def _choice(kind: str, word: str, known: Mapping[str, Made], presets: Iterable[str]) -> Choice[Made]:
     name, bracket, rest = word.partition("(")
-    known = metrics()
     if name not in known:
-        raise ValueError(unknown("metric", name, (*PRESETS, *families(), *known)))
+        raise ValueError(unknown(kind, name, (*presets, *known)))
     made = known[name]
     options = dict(made.options)
     if bracket and (not rest.endswith(")") or set(rest[:-1]) & set("()")):
-        raise ValueError(f"metric '{word}': write options as {name}(option=value), with one pair of brackets")
+        raise ValueError(f"{kind} '{word}': write options as {name}(option=value), with one pair of brackets")
     for item in filter(None, rest[:-1].split(",")):
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in options:
-            raise ValueError(f"metric '{name}': {unknown('option', key, options)}")
-        options[key] = _value(made, key, value)
+            raise ValueError(f"{kind} '{name}': {unknown('option', key, options)}")
+        options[key] = _value(kind, made, key, value)
     return Choice(made, options)
 
 
-def _value(made: Metric, key: str, text: str) -> Any:
+def _value(kind: str, made: Metric | Feature, key: str, text: str) -> Any:
     """The option's value as the type that its default has; a float may be written as an integer."""
-    kind = type(made.options[key])
+    of = type(made.options[key])
     try:
-        value = text if kind is str else ast.literal_eval(text)
+        value = text if of is str else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = None
-    if kind is float and type(value) is int:
+    if of is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind or value == "":
-        raise ValueError(f"metric '{made.name}': option '{key}' takes a value of type {kind.__name__}, not '{text}'")
+    if type(value) is not of or value == "":
+        raise ValueError(f"{kind} '{made.name}': option '{key}' takes a value of type {of.__name__}, not '{text}'")
     return value
 
 

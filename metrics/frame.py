@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import pandas as pd
 
 from metrics import labels as labels_
-from metrics.core import choose
+from metrics.core import choose, choose_features
 from metrics.record import Key, Record
-from metrics.score import score, units
+from metrics.score import FeatureArrays, Unit, features, score, units
 
 Source = str | Path | Mapping[str, Any] | None
 """Where labels come from: a path, what `simple_evaluate` returned, or None for the results that the store names."""
@@ -41,10 +41,8 @@ def score_frame(
     norm: str = "none",
 ) -> pd.DataFrame:
     """See `metrics.store.Store.scores`."""
-    entries = store.entries()
     found = find_labels(store, labels)
-    delimiters = found.settings.delimiters if found is not None else {}
-    table = score(units(entries, norm=norm, delimiters=delimiters), choose(metrics), store.records, span=span)
+    table = score(_units(store, found, norm), choose(metrics), store.records, span=span)
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
@@ -58,6 +56,19 @@ def score_frame(
     if found is not None:
         add_labels(frame, found)
     return frame
+
+
+def feature_arrays(
+    store: Readable, names: str | Iterable[str], *, labels: Source = None, span: str = "answer", norm: str = "none"
+) -> FeatureArrays:
+    """See `metrics.store.Store.features`."""
+    chosen = _units(store, find_labels(store, labels), norm)
+    return features(chosen, choose_features(names), store.records, span=span)
+
+
+def _units(store: Readable, found: labels_.Labels | None, norm: str) -> list[Unit]:
+    delimiters = found.settings.delimiters if found is not None else {}
+    return units(store.entries(), norm=norm, delimiters=delimiters)
 
 
 def find_labels(store: Readable, source: Source) -> labels_.Labels | None:

@@ -1,4 +1,4 @@
-"""From records to numbers: which record stands for a document, and each metric's score of it.
+"""From records to numbers: which record stands for a document, and each metric's score, each feature's vector, of it.
 
 A document of free text has one record a sample. A multiple-choice document has one record an option: metrics over the
 options describe the document, and metrics over tokens describe the option that the model chose.
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from metrics.core import Choice, Signal, signals
+from metrics.core import Choice, Feature, Metric, Signal, signals
 from metrics.record import Key, Record
 
 EMPTY_PROMPT = hashlib.sha256(b"").hexdigest()
@@ -47,6 +49,14 @@ class ScoreTable:
     units: list[Unit]
     values: dict[str, list[float]]
     unscored: dict[str, Counter[str]]
+
+
+class FeatureArrays(dict[str, NDArray[np.float64]]):
+    """Features by id, each ``[unit, feature]`` in float64; `unscored` counts why rows hold NaN, by id and reason."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[np.float64]], unscored: Mapping[str, Mapping[str, int]]) -> None:
+        super().__init__(arrays)
+        self.unscored = {name: dict(reasons) for name, reasons in unscored.items() if reasons}
 
 
 def units(
@@ -106,7 +116,9 @@ Fetch = Callable[[Sequence[str], Iterable[Key]], Iterator[Record]]
 """Reads records with the named signals for the given keys, in any order: a store's `records`."""
 
 
-def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, span: str = "answer") -> ScoreTable:
+def score(
+    chosen: Sequence[Unit], metrics: Sequence[Choice[Metric]], fetch: Fetch, *, span: str = "answer"
+) -> ScoreTable:
     """Score units by metrics, streaming the records.
 
     Args:
@@ -119,29 +131,71 @@ def score(chosen: Sequence[Unit], metrics: Sequence[Choice], fetch: Fetch, *, sp
     Raises:
         ValueError: unknown `span`.
     """
-    if span not in SPANS:
-        raise ValueError(f"span='{span}' is not known; choose {', '.join(SPANS)}")
     known = signals()
-    stored = sorted({n for c in metrics for n in c.metric.needs if known[n].cost != "free"})
-    at = {unit.key: i for i, unit in enumerate(chosen) if not unit.lacking}
     table = ScoreTable(
         list(chosen), {c.id: [math.nan] * len(chosen) for c in metrics}, {c.id: Counter() for c in metrics}
     )
-    seen = set()
-    for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
-        row = at[record.key]
-        seen.add(row)
-        available = _available(record, chosen[row], span, known) if span in record.spans else None
+    for row, available in _stream(chosen, metrics, fetch, span, known):
         for choice in metrics:
             value, reason = _one(choice, available, span, known)
             table.values[choice.id][row] = value
             if reason:
                 table.unscored[choice.id][reason] += 1
+    return table
+
+
+def features(
+    chosen: Sequence[Unit], wanted: Sequence[Choice[Feature]], fetch: Fetch, *, span: str = "answer"
+) -> FeatureArrays:
+    """The features of units, streaming the records; arguments and errors as of `score`.
+
+    Raises:
+        ValueError: a feature is of different widths in two records, as when they hold different layers.
+    """
+    known = signals()
+    rows: dict[str, dict[int, Tensor]] = {c.id: {} for c in wanted}
+    unscored: dict[str, Counter[str]] = {c.id: Counter() for c in wanted}
+    for row, available in _stream(chosen, wanted, fetch, span, known):
+        for choice in wanted:
+            reason = _lacking(choice, available, span, known)
+            if not isinstance(available, str) and not reason:
+                made = choice(available).double()
+                rows[choice.id][row] = made
+                reason = _why_nan(choice, available) if made.isnan().any() else ""
+            if reason:
+                unscored[choice.id][reason] += 1
+    return FeatureArrays({name: _stacked(name, found, len(chosen)) for name, found in rows.items()}, unscored)
+
+
+def _stacked(name: str, rows: Mapping[int, Tensor], units_: int) -> NDArray[np.float64]:
+    """``[unit, feature]``, a row of NaN for a unit that has none."""
+    widths = {tuple(row.shape) for row in rows.values()} or {(0,)}
+    if len(widths) > 1:
+        sizes = " and ".join(map(str, sorted(width[0] for width in widths)))
+        raise ValueError(f"feature '{name}' has {sizes} entries in records of one store; score their tasks apart")
+    found = np.full((units_, *widths.pop()), np.nan)
+    for row, values in rows.items():
+        found[row] = values.numpy()
+    return found
+
+
+def _stream(
+    chosen: Sequence[Unit], wanted: Sequence[Choice[Any]], fetch: Fetch, span: str, known: Mapping[str, Signal]
+) -> Iterator[tuple[int, dict[str, Tensor] | str]]:
+    """Every unit once, in any order: its row, and its signals cut to the span, or why it has none."""
+    if span not in SPANS:
+        raise ValueError(f"span='{span}' is not known; choose {', '.join(SPANS)}")
+    stored = sorted({n for c in wanted for n in c.metric.needs if known[n].cost != "free"})
+    at = {unit.key: i for i, unit in enumerate(chosen) if not unit.lacking}
+    seen = set()
+    for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
+        row = at[record.key]
+        seen.add(row)
+        cut = span in record.spans
+        yield row, _available(record, chosen[row], span, known) if cut else f"the record has no {span}"
     for row, unit in enumerate(chosen):
         if row not in seen:
-            for choice in metrics:
-                table.unscored[choice.id][unit.lacking or "record in a damaged shard"] += 1
-    return table
+            yield row, unit.lacking or "record in a damaged shard"
 
 
 def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor]:
@@ -168,22 +222,31 @@ def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal
 
 
 def _one(
-    choice: Choice, available: Mapping[str, Tensor] | None, span: str, known: Mapping[str, Signal]
+    choice: Choice[Metric], available: Mapping[str, Tensor] | str, span: str, known: Mapping[str, Signal]
 ) -> tuple[float, str]:
-    if available is None:
-        return math.nan, f"the record has no {span}"
+    reason = _lacking(choice, available, span, known)
+    if isinstance(available, str) or reason:
+        return math.nan, reason
+    value = float(choice(available))
+    return value, _why_nan(choice, available) if math.isnan(value) else ""
+
+
+def _lacking(choice: Choice[Any], available: Mapping[str, Tensor] | str, span: str, known: Mapping[str, Signal]) -> str:
+    """Why nothing can be computed; empty where something can."""
+    if isinstance(available, str):
+        return available
     for name in choice.metric.needs:
         if name not in available:
             axis_option = "option" in known[name].axes
-            return math.nan, "not multiple choice" if axis_option else f"signal '{name}' was not recorded"
+            return "not multiple choice" if axis_option else f"signal '{name}' was not recorded"
         if "token" in known[name].axes and available["token_count"] == 0:
-            return math.nan, f"empty {span}"
-    value = float(choice(available))
-    if not math.isnan(value):
-        return value, ""
-    if any(available[n].isnan().any() for n in choice.metric.needs):
-        return math.nan, "signal holds NaN"
-    return math.nan, "undefined here"
+            return f"empty {span}"
+    return ""
+
+
+def _why_nan(choice: Choice[Any], available: Mapping[str, Tensor]) -> str:
+    nan = any(available[n].isnan().any() for n in choice.metric.needs)
+    return "signal holds NaN" if nan else "undefined here"
 
 
 def record_id(key: Key) -> int:

@@ -24,6 +24,8 @@ from metrics.record import Key, Record
 if TYPE_CHECKING:
     import pandas as pd
 
+    from metrics.score import FeatureArrays
+
 
 class Store:
     """Reads a store. Opening costs one small file; the index is read at first use, signals when asked for.
@@ -111,6 +113,29 @@ class Store:
         from metrics.frame import score_frame
 
         return score_frame(self, metrics, labels=labels, span=span, norm=norm)
+
+    def features(
+        self,
+        names: str | Iterable[str] = "all",
+        *,
+        labels: str | Path | Mapping[str, Any] | None = None,
+        span: str = "answer",
+        norm: str = "none",
+    ) -> FeatureArrays:
+        """Vectors for a classifier: by feature id a float64 array ``[unit, feature]``, its rows those of `scores`.
+
+        Args:
+            names: names or ids, as ``eval-ext list features`` shows them, or ``all``.
+            labels: as for `scores`, with which the rows agree when it and `norm` are the same.
+            span: as for `scores`.
+            norm: as for `scores`.
+
+        Returns:
+            A mapping; a unit that has no features is a row of NaN, and `unscored` counts why, by id and reason.
+        """
+        from metrics.frame import feature_arrays
+
+        return feature_arrays(self, names, labels=labels, span=span, norm=norm)
 
     def link(self, results: Path, run_id: str) -> None:
         """Note in the manifest which lm-eval result file belongs to a run."""
