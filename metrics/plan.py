@@ -102,7 +102,7 @@ def _signal_word(word: str, known: Mapping[str, Signal]) -> list[str]:
     family = [n for n, s in known.items() if s.family == word and s.kept and n not in RAW]
     if word not in known and not family:
         raise ValueError(unknown("signal", word, (*PRESETS, *dict.fromkeys(s.family for s in known.values()), *known)))
-    if word not in known:
+    if family and (word not in known or word in RAW):  # a raw tensor is kept whole by `raw`
         return family
     if not known[word].kept:
         raise ValueError(f"signal '{word}' is an intermediate that is never stored; use raw=logits to keep the logits")

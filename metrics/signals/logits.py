@@ -49,6 +49,12 @@ def normalizer(weights: Tensor) -> Tensor:
     return weights.sum(-1)
 
 
+@signal(axes=("token",), unit="nat")
+def log_normalizer(logits: Tensor, normalizer: Tensor) -> Tensor:
+    """Logarithm of the softmax's denominator, ln sum_v exp(z_v): what a log-probability lacks to be a logit."""
+    return logits.amax(-1).float() + normalizer.log()
+
+
 @signal(axes=("token", "vocab"), unit="nat", kept=False)
 def log_probabilities(shifted_logits: Tensor, normalizer: Tensor) -> Tensor:
     """Log-softmax: ln p_v = z_v - max z - ln(normalizer); the lowest finite number stands for minus infinity."""

@@ -246,7 +246,7 @@ def test_hidden_and_attention_are_the_models_own(family, make_lm, reopened, inst
                 record.signals["hidden_mean"][:-1], hidden[:-1, 1:].mean(1), rtol=1e-4, atol=1e-4
             )
             own = torch.stack([attention[..., t, first + t] for t in range(attention.shape[2])], -1)
-            torch.testing.assert_close(record.signals["attention_diagonal"], own, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(record.signals["attention_diagonal"].float(), own, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

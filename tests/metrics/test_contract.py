@@ -124,7 +124,7 @@ class TestMetric:
         before = {name: available[name].clone() for name in choice.metric.needs}
         choice(available)
         for name, value in before.items():
-            assert torch.equal(available[name], value), name
+            same(available[name], value, rtol=0, atol=0)
 
     def test_takes_an_answer_of_one_token(self, choice):
         assert score(choice, raw_signals(tokens=1)).isfinite()
@@ -236,7 +236,7 @@ class TestSignal:
         before = {need: available[need].clone() for need in SIGNALS[name].needs}
         derive([name], available)
         for need, value in before.items():
-            assert torch.equal(available[need], value), need
+            same(available[need], value, rtol=0, atol=0)
 
     def test_a_stack_of_records_equals_each(self, name):
         """What is computed row by row may be computed on the rows of a whole batch."""

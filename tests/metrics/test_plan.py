@@ -90,6 +90,13 @@ def test_signal_presets():
     assert {"hidden_norm", "attention_diagonal", "entropy"} <= set(make_plan((), "all").keep)
 
 
+@pytest.mark.parametrize(("family", "member"), [("attention", "lookback_ratio"), ("hidden", "hidden_norm")])
+def test_a_family_of_signals_is_not_the_raw_tensor_of_that_name(family, member):
+    assert member in make_plan((), family).keep
+    assert family not in make_plan((), family).keep
+    assert make_plan((), (), family).keep == (family,)
+
+
 def test_stages_part_the_work_by_cost():
     plan = make_plan("all", "all")
     stages = {cost: plan.stage(cost) for cost in ("free", "logits", "hidden", "attention")}
@@ -126,7 +133,7 @@ def test_bytes_by_hand():
         "top_tokens": 256 * 20 * 4,
         "hidden_mean": 33 * 4096 * 4,
         "hidden_norm": 33 * 257 * 4,
-        "attention_diagonal": 33 * 32 * 257 * 4,
+        "attention_diagonal": 33 * 32 * 257 * 2,
     }
     raw = make_plan((), (), "logits+hidden+attention")
     assert bytes_per_record(raw, shape, raw_bytes=2) == {
