@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm_eval_ext.answers import spans
 from lm_eval_ext.capture import GenerationTap
+from lm_eval_ext.elicit import Text
 from lm_eval_ext.recorder import say
 from lm_eval_ext.requests import Identity, TaggedPrompt
 from lm_eval_ext.room import out_of_memory
@@ -113,11 +114,10 @@ class GenerationSession:
         plan = self.lm.recorder.plan
         missing = any(one.signals is None for one in finished) and "logits" in plan.capture
         more: list[dict[str, Tensor]] = [{} for _ in finished]
-        if finished and (plan.extra_pass or missing):
-            usable = [i for i, one in enumerate(finished) if one.ids]
-            made = self.lm.forced([(finished[i].prompt, finished[i].ids) for i in usable], logits=missing)
-            for i, signals in zip(usable, made):
-                more[i] = signals
+        usable = [i for i, one in enumerate(finished) if one.ids]
+        texts = [Text(finished[i].prompt, finished[i].ids, finished[i].spans.get("answer")) for i in usable]
+        for i, signals in zip(usable, self.lm.look_again(texts, logits=missing)):
+            more[i] = signals
         for one, signals in zip(finished, more):
             identity = self.identities[one.place]
             assert identity is not None

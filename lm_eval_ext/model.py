@@ -26,10 +26,12 @@ from torch import Tensor  # noqa: E402
 
 from lm_eval_ext import arguments  # noqa: E402
 from lm_eval_ext.arch import blocks  # noqa: E402
-from lm_eval_ext.forced import ForcedPass  # noqa: E402
+from lm_eval_ext.elicit import Text  # noqa: E402
+from lm_eval_ext.forced import ForcedPass, Found  # noqa: E402
 from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
 from lm_eval_ext.opening import open_together  # noqa: E402
+from lm_eval_ext.passes import FurtherPasses  # noqa: E402
 from lm_eval_ext.preflight import check_config, check_decoder, check_model, probe  # noqa: E402
 from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
@@ -125,6 +127,7 @@ class HFStoreLM(HFLM):
     def _check_model(self) -> tuple[int, ...]:
         plan = self._options.plan
         check_model(self.model, plan)
+        self._further = self._further_passes()
         if not plan.extra_pass:
             return ()
         layers = select(self._options.layers, len(blocks(self.model)))
@@ -324,6 +327,36 @@ class HFStoreLM(HFLM):
         return ForcedPass(
             self._model, plan, self._layers, raw_dtype=dtype, device=self.device, autocast=mixed, tell=tell
         )
+
+    def _further_passes(self) -> FurtherPasses:
+        rank = self.rank
+        return FurtherPasses(
+            self._model,
+            self._options.plan,
+            self.tokenizer,
+            prefix=self.prefix_token_id,
+            longest=self.max_length,
+            render=self.apply_chat_template if self.tokenizer.chat_template else None,
+            device=self.device,
+            autocast=getattr(self, "mixed_precision_dtype", None),
+            tell=lambda text: say(text, rank),
+        )
+
+    def look_again(self, texts: Sequence[Text], *, logits: bool = False, further: bool = True) -> Found:
+        """What the passes after the evaluation's own find in each text; nothing, at no cost, where none was asked for.
+
+        Args:
+            texts: what was asked and answered, each of at least one token of prompt and continuation.
+            logits: whether the signals of the logits are wanted too.
+            further: whether passes over other texts may be made (`lm_eval_ext.passes`).
+        """
+        found: Found = [{} for _ in texts]
+        if self._options.plan.extra_pass or logits:
+            found = self.forced([(text.prompt, text.tokens) for text in texts], logits=logits)
+        if further:
+            for one, more in zip(found, self._further(texts)):
+                one.update(more)
+        return found
 
     @property
     def recorder(self) -> Recorder:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_ext.capture import logit_signals
+from lm_eval_ext.elicit import Text
 from lm_eval_ext.requests import Identity
 from lm_eval_ext.room import in_parts
 from metrics.core import signals as known_signals
@@ -43,6 +44,8 @@ class ScoringSession:
     """Follows one call of `loglikelihood`."""
 
     kind = "loglikelihood"
+    further = True
+    """Whether passes over other texts are made: a text in windows has no prompt and no answer."""
 
     def __init__(self, lm: HFStoreLM, identities: Sequence[Identity | None]) -> None:
         self.lm = lm
@@ -92,11 +95,13 @@ class ScoringSession:
             for name, value in made.items():
                 for out, part in zip(found, value.split(lengths)):
                     out[name] = part
-        if plan.extra_pass:
-            sequences = [(self._prompt(a.place), self._asked[a.place].continuation) for a in answered]
-            del logits
-            for out, more in zip(found, self.lm.forced(sequences)):
-                out.update(more)
+        texts = [
+            Text(self._prompt(a.place), self._asked[a.place].continuation, Span(0, n))
+            for a, n in zip(answered, lengths)
+        ]
+        del logits
+        for out, more in zip(found, self.lm.look_again(texts, further=self.further)):
+            out.update(more)
         for one, signals in zip(answered, found):
             self._record(one, signals)
         self.lm.recorder.end_batch()
@@ -175,6 +180,7 @@ class RollingSession(ScoringSession):
     """
 
     kind = "loglikelihood_rolling"
+    further = False
 
     def __init__(self, lm: HFStoreLM, identities: Sequence[Identity | None], windows: Sequence[int]) -> None:
         super().__init__(lm, identities)

@@ -21,9 +21,14 @@ from tqdm import tqdm
 
 from metrics.core import Choice, Feature, Metric, Signal, signals
 from metrics.record import Key, Record
+from metrics.uncertainty.verbalised import stated_confidence
 
 EMPTY_PROMPT = hashlib.sha256(b"").hexdigest()
 NORMS = ("none", "chars", "bytes")
+ABSENT = {"stated_confidence": "no text of an answer is stored"}
+UNDEFINED = {"stated_confidence": "the answer states no confidence"}
+"""Why a signal that is read from the text is not there, and why it is NaN."""
+
 SPANS = ("answer", "generation", "thought")
 
 
@@ -218,6 +223,8 @@ def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal
     made["token_count"] = torch.tensor(stop - start)
     made["prompt_count"] = torch.tensor(record.prompt_count)
     made["record_id"] = torch.tensor(record_id(record.key))
+    if isinstance(record.answer, str):
+        made["stated_confidence"] = torch.tensor(stated_confidence(record.answer))
     return {**made, **unit.options}
 
 
@@ -238,15 +245,16 @@ def _lacking(choice: Choice[Any], available: Mapping[str, Tensor] | str, span: s
     for name in choice.metric.needs:
         if name not in available:
             axis_option = "option" in known[name].axes
-            return "not multiple choice" if axis_option else f"signal '{name}' was not recorded"
+            absent = ABSENT.get(name, f"signal '{name}' was not recorded")
+            return "not multiple choice" if axis_option else absent
         if "token" in known[name].axes and available["token_count"] == 0:
             return f"empty {span}"
     return ""
 
 
 def _why_nan(choice: Choice[Any], available: Mapping[str, Tensor]) -> str:
-    nan = any(available[n].isnan().any() for n in choice.metric.needs)
-    return "signal holds NaN" if nan else "undefined here"
+    spoilt = [n for n in choice.metric.needs if available[n].isnan().any()]
+    return UNDEFINED.get(spoilt[0], "signal holds NaN") if spoilt else "undefined here"
 
 
 def record_id(key: Key) -> int:

@@ -100,3 +100,10 @@ raw(
 )
 raw("option_tokens", axes=("option",), unit="token", cost="free", summary="Tokens of every answer option.")
 raw("option_bytes", axes=("option",), unit="byte", cost="free", summary="UTF-8 bytes of every answer option.")
+raw(
+    "stated_confidence",
+    axes=(),
+    unit="probability",
+    cost="free",
+    summary="The confidence that the answer's text states in figures; NaN where it states none.",
+)

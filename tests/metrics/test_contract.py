@@ -63,6 +63,7 @@ def raw_signals(tokens=6, prompt=5, vocab=SIZES["vocab"], seed=0):
         "token_count": torch.tensor(tokens),
         "prompt_count": torch.tensor(prompt),
         "record_id": torch.randint(0, 2**62, (), generator=generator),
+        "stated_confidence": torch.rand((), generator=generator),
         "option_loglikelihood": -torch.rand(options, generator=generator) * 20,
         "option_tokens": torch.randint(1, 9, (options,), generator=generator).float(),
         "option_bytes": torch.randint(10, 40, (options,), generator=generator).float(),

@@ -1,0 +1,62 @@
+"""How sure the answer says it is: a confidence that its text states in figures."""
+
+import math
+import re
+
+from torch import Tensor
+
+from metrics.core import metric
+
+_NUMBER = (
+    r"(?P<value>\d+(?:\.\d+)?|\.\d+)\s*(?P<of>%|percent\b|per cent\b|/\s*100?\b)?"
+    r"(?![\d.]*\d)(?!\s*(?:-|–|to)\s*\d)"  # not the start of a longer number, nor of a range
+)
+_RANGE = r"\(\s*\d[\d.]*\s*%?\s*(?:-|–|to)\s*\d[\d.]*\s*%?\s*\)"
+_WORDS = r"\b(?:level|score|rating|in|my|this|the|answer|is|of|at|as|about|around|roughly|approximately)\b"
+_GAP = rf"(?:{_RANGE}|{_WORDS}|(?!\.\s)[^\w\n]){{0,24}}?"
+_NO_INTERVAL = r"\b(?! interval| band| region| bound)"
+_BEFORE = re.compile(rf"\b(?:confidence|confident|certainty){_NO_INTERVAL}{_GAP}{_NUMBER}", re.I)
+_LINE = re.compile(rf"^[^\w\n]*probability[^\w\n]*?[:=][^\w\n]*?{_NUMBER}", re.I | re.M)
+_AFTER = re.compile(
+    r"(?<![\d.])(?P<value>\d+(?:\.\d+)?)\s*(?P<of>%|percent|per cent)\s*"
+    rf"(?:confident|certain|sure|confidence|certainty){_NO_INTERVAL}",
+    re.I,
+)
+
+
+def stated_confidence(text: str) -> float:
+    """The confidence that a text states in figures; NaN where it states none.
+
+    Read as a statement: a number behind "confidence", "confident" or "certainty", with nothing between them but
+    punctuation, a range in brackets and words such as "level", "score", "is", "of" or "about"; a number behind
+    "Probability:" at the start of a line; a percentage before "confident", "certain", "sure", "confidence" or
+    "certainty". Of several, the last. Intervals ("95% confidence interval") are none.
+
+    With "%", "percent", "/10" or "/100" the number is a share of that; without, up to 1 it is a fraction, and above
+    10 a percentage. A number above 1 up to 10 without either could be both, and a share above 1 is none: not a
+    statement. Words ("very sure") are not read.
+    """
+    found = [match for pattern in (_BEFORE, _LINE, _AFTER) for match in pattern.finditer(text)]
+    stated = [(match.start("value"), _share(match)) for match in found]
+    readable = [pair for pair in stated if not math.isnan(pair[1])]
+    return max(readable)[1] if readable else math.nan
+
+
+def _share(match: re.Match[str]) -> float:
+    value, of = float(match["value"]), (match["of"] or "").replace(" ", "").lower()
+    if of == "/10":
+        value /= 10
+    elif of or value > 10:
+        value /= 100
+    return value if value <= 1 else math.nan
+
+
+@metric(higher="confident", unit="probability", source="arXiv:2305.14975")
+def verbalised_confidence(stated_confidence: Tensor) -> Tensor:
+    """The confidence that the answer's text states in figures: "Confidence: 85%", "I am 90 % sure", "Probability: 0.7".
+
+    Of the whole scored text, whatever the span; unscored where it states none, or where texts were not stored. The
+    prompt has to ask for it. LM-Polygraph's Verbalized1S is 1 minus this, with a pattern of the user's own and the
+    first match; here it is the last.
+    """
+    return stated_confidence.clone()

@@ -1,0 +1,64 @@
+"""Confidence that an answer states in figures."""
+
+import math
+
+import pytest
+import torch
+
+from metrics.core import choose, metrics
+from metrics.record import Key, Record, Span
+from metrics.score import score, units
+from metrics.uncertainty.verbalised import stated_confidence
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Guess: Paris\nProbability: 0.85", 0.85),  # lm-polygraph 0.7.0, Verbalized1S: 1 - 0.15
+        ("Answer: 4\nConfidence: 85%", 0.85),
+        ("**Confidence:** 100", 1.0),
+        ("confidence: .25.", 0.25),
+        ("I am 99.5 percent sure that 3", 0.995),
+        ("I'm 90% confident.", 0.9),
+        ("My confidence level in this answer is about 60 percent", 0.6),
+        ("Confidence (0-100): 80", 0.8),
+        ("Confidence (0% to 100%): 33%", 0.33),
+        ("Confidence: 8/10", 0.8),
+        ("certainty of 75/100", 0.75),
+        ("confidence 0", 0.0),
+        ("Confidence: 1", 1.0),
+        ("Confidence: 0.5. No: confidence 0.9", 0.9),
+        ("Confidence: 0.9, but the confidence is 130%", 0.9),
+        ("Confidence: 8", math.nan),  # of ten, or of a hundred
+        ("Confidence: 120%", math.nan),
+        ("Confidence: 1234", math.nan),
+        ("Confidence: 10-20%", math.nan),
+        ("Confidence: high", math.nan),
+        ("Confidence:\n85%", math.nan),
+        ("the probability is 0.25", math.nan),
+        ("The 95% confidence interval is 0.2", math.nan),
+        ("Confidence interval: 0.3", math.nan),
+        ("I am confident that 40% of them left", math.nan),
+        ("I am confident. 20 apples", math.nan),
+        ("", math.nan),
+    ],
+)
+def test_stated_confidence(text, expected):
+    assert stated_confidence(text) == pytest.approx(expected, nan_ok=True)
+
+
+def record(doc, answer):
+    spans = {"answer": Span(0, 2), "generation": Span(0, 2)}
+    return Record(Key("toy", doc, 0, 0), "generate_until", 3, 2, spans, answer, "p", "d", "r")
+
+
+def test_verbalised_confidence():
+    assert metrics()["verbalised_confidence"].compute(torch.tensor(0.3)) == pytest.approx(0.3)
+    records = [record(0, "Confidence: 70%"), record(1, "no idea"), record(2, None)]
+    chosen = units({r.key: r.entry() for r in records})
+    table = score(chosen, choose("verbalised_confidence"), lambda _names, _keys: iter(records))
+    assert table.values["verbalised_confidence"] == pytest.approx([0.7, math.nan, math.nan], nan_ok=True)
+    assert table.unscored["verbalised_confidence"] == {
+        "the answer states no confidence": 1,
+        "no text of an answer is stored": 1,
+    }
