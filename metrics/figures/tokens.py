@@ -87,7 +87,10 @@ def curves(
                 for p, share in zip((0.1, 0.3, 0.5, 0.7, 0.9), (counts / max(len(places), 1)).tolist())
             ]
         relative.set(xlabel="share of the answer", ylabel=measured(signal, unit), xlim=(0, 1))
-        relative.legend(fontsize=8)
+        if relative.lines:
+            relative.legend(fontsize=8)
+        else:
+            relative.text(0.5, 0.5, f"fewer than {FEW} documents a group", ha="center", transform=relative.transAxes)
         absolute.set(xlabel="token of the answer")
         peaks.set(xlabel="share of the answer", ylabel="documents with their peak there", xlim=(0, 1))
         peaks.set_ylim(bottom=0)
