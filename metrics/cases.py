@@ -78,16 +78,20 @@ def _split(
     part: pd.DataFrame, metrics: Sequence[Choice], unscored: Mapping[str, Mapping[str, int]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Oriented scores of the metrics that have any here, and why the others have none."""
-    scores, absent = {}, {}
+    scores = oriented_scores(part, metrics)
+    absent = {}
     for choice in metrics:
-        values = part[choice.id].to_numpy(dtype=float)
         if choice.metric.higher == "neutral":
             absent[choice.id] = "it has no direction"
-        elif np.isnan(values).all():
+        elif choice.id not in scores:
             absent[choice.id] = " or ".join(unscored.get(choice.id, {})) or "no reason is known"
-        else:
-            scores[choice.id] = oriented(values, choice)
     return scores, absent
+
+
+def oriented_scores(part: pd.DataFrame, metrics: Sequence[Choice]) -> dict[str, np.ndarray]:
+    """Scores of the metrics that have a direction and any score in these rows, high meaning uncertain."""
+    directed = [(c, part[c.id].to_numpy(dtype=float)) for c in metrics if c.metric.higher != "neutral"]
+    return {c.id: oriented(values, c) for c, values in directed if not np.isnan(values).all()}
 
 
 def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +11,8 @@ from metrics import stats
 from metrics.calibrate import CONSTANT, Predictions
 from metrics.cases import Case
 from metrics.core import choose
+from metrics.drawing import COLOURS, file_name, plain
 from metrics.report import Table
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe and Ito's palette, told apart by colour-blind readers."""
 
 
 def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], most: int = 4) -> Path:
@@ -63,10 +59,10 @@ def save(case: Case, table: Table, folder: Path, *, baselines: Sequence[str], mo
         right.set_ylim(bottom=0)
         if shown:
             left.legend(frameon=False, fontsize=8, loc="lower right")
-        title = _shorten(case.title).replace("$", r"\$")  # a lone dollar starts a formula
+        title = plain(case.title)
         figure.suptitle(f"{title}: n = {len(case.wrong)}, {int(case.wrong.sum())} wrong", fontsize=10)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{_file_name(case.title)}.png"
+        file = folder / f"{file_name(case.title)}.png"
         figure.savefig(file, dpi=150)
     return file
 
@@ -108,20 +104,9 @@ def save_reliability(case: Case, made: Predictions, table: Table, folder: Path, 
             below.set(xlabel="predicted probability of wrong")
         grid[0, 0].set_ylabel("share of wrong answers")
         grid[1, 0].set_ylabel("documents")
-        title = _shorten(case.title).replace("$", r"\$")
+        title = plain(case.title)
         figure.suptitle(f"{title}: n = {len(made.wrong)}, {int(made.wrong.sum())} wrong", fontsize=10)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{_file_name(case.title)}_reliability.png"
+        file = folder / f"{file_name(case.title)}_reliability.png"
         figure.savefig(file, dpi=150)
     return file
-
-
-def _shorten(title: str) -> str:
-    return title if len(title) <= 100 else title[:99] + "…"
-
-
-def _file_name(title: str) -> str:
-    """A name that every file system takes; with a digest when it had to lose more than punctuation."""
-    plain = re.sub(r"[ ,@=_>]+", "_", title)
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", plain)[:120]
-    return name if name == plain else f"{name}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metrics.plots import COLOURS
+from metrics.drawing import COLOURS
 from metrics.stats import arms as arms_
 from mteb_ext.ranking import Options
 from mteb_ext.series import Series, shared_tasks

@@ -1,6 +1,7 @@
 """Statistics of scores against labels: ranking, selective prediction, intervals, tests, strata, power, agreement."""
 
 from metrics.stats.agreement import kendall, spearman
+from metrics.stats.bands import roc_band
 from metrics.stats.binomial import p_at_most, share
 from metrics.stats.calibration import (
     BrierParts,
@@ -130,6 +131,7 @@ __all__ = [
     "resampled_mean",
     "resampled_prr",
     "risk_coverage",
+    "roc_band",
     "roc_curve",
     "selective_threshold",
     "share",
