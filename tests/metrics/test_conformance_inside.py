@@ -9,7 +9,8 @@ import frozen_peers as frozen
 import pytest
 from frozen_peers import POLYGRAPH, Row, same
 
-from metrics.core import choose, metrics
+from metrics import core
+from metrics.core import choose, metrics, signals
 
 HALF = 1e-3
 BLOCKS, HEADS = 4, 3
@@ -110,3 +111,23 @@ def test_what_is_not_equal_says_why_and_is_not_equal(row):
     named(row)
     assert row.why
     assert frozen.score(row.ours, frozen.record(2)) != pytest.approx(row.values[2], rel=1e-2)
+
+
+def test_lens_entropy_is_that_of_entropy_lens():
+    """Entropy-Lens has the blocks; here layer 0, the embeddings, comes before them."""
+    if "lens_entropy" not in signals():
+        pytest.skip("no signal lens_entropy yet")
+    for answer, theirs in enumerate(frozen.values()["Entropy-Lens"]["windows=1"]):
+        ours = frozen.signal("lens_entropy", frozen.record(answer))
+        assert ours[1:].mean(-1).tolist() == pytest.approx(theirs, rel=1e-4)
+
+
+def test_entropy_profile_is_that_of_entropy_lens():
+    """Windows of equal width; Entropy-Lens refuses answers that they do not divide."""
+    if "entropy_profile" not in getattr(core, "features", dict)():
+        pytest.skip("no feature entropy_profile yet")
+    made = core.features()["entropy_profile"]
+    entropy = frozen.signal("lens_entropy", frozen.record(3))
+    theirs = frozen.values()["Entropy-Lens"]["windows=3, last answer"]  # window by block
+    blocks = made.compute(entropy, windows=3).reshape(BLOCKS + 1, 3)[1:]
+    assert blocks.flatten().tolist() == pytest.approx([row[k] for k in range(BLOCKS) for row in theirs], rel=1e-4)
