@@ -58,10 +58,11 @@ def tracking(
         raise ValueError(f"x has shape {first.shape} and y {second.shape}; give both as (models, data sets)")
     if replicates < 1:
         raise ValueError(f"replicates is {replicates}; give at least 1, and 2000 for a 95 % interval")
-    kept = np.isfinite(np.concatenate([first, second])).all(axis=0)
+    given = first.shape[1]
+    kept = np.flatnonzero(np.isfinite(np.concatenate([first, second])).all(axis=0))
     first, second = first[:, kept], second[:, kept]
-    n, lost = int(kept.sum()), int((~kept).sum())
-    notes = f"{lost} of {len(kept)} data sets lack a value and were left out" if lost else ""
+    n, lost = len(kept), given - len(kept)
+    notes = f"{lost} of {given} data sets lack a value and were left out" if lost else ""
     if n < FEWEST:
         few = f"{n} data sets; a correlation over data sets needs at least {FEWEST}"
         return Tracking(Estimate.point(np.nan, n, None, notes, few), np.nan, False)
