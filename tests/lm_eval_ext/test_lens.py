@@ -18,7 +18,7 @@ from metrics.plan import derive, make_plan
 
 FAMILIES = ("llama", "neox", "gpt2", "opt", "mistral", "phi3", "qwen3", "qwen3_moe", "gemma2", "gpt_oss", "mamba")
 FURTHER = tuple(f for f in CONFIGS if f not in (*FAMILIES, "gemma3n"))
-PLAN = make_plan("lens", "lens")
+PLAN = make_plan((), "lens")
 IDS = torch.tensor([[5, 9, 17, 4, 30, 8, 21]])
 
 
