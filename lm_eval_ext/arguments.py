@@ -50,6 +50,7 @@ class Options:
     raw_dtype: str | None
     store_text: bool
     max_store_gb: float | None
+    lens: str | None = None
 
 
 def read(
@@ -63,6 +64,7 @@ def read(
     raw_dtype: Any,
     store_text: Any,
     max_store_gb: Any,
+    lens: Any = None,
 ) -> Options:
     """Check the options before any work.
 
@@ -78,6 +80,8 @@ def read(
         raise ValueError(
             f"store_text=no, but the text can be read back from whole {' and '.join(whole)}; leave out one of the two"
         )
+    if lens is not None and "lens" not in plan.capture:
+        raise ValueError(f"lens={lens}, but no signal of the lens is recorded; add metrics=lens, or leave it out")
     return Options(
         store=Path(str(store)) if store not in (None, "") else default_store(pretrained),
         store_mode=mode,
@@ -86,6 +90,7 @@ def read(
         raw_dtype=dtype,
         store_text=text,
         max_store_gb=_size("max_store_gb", max_store_gb),
+        lens=None if lens is None else str(lens),
     )
 
 

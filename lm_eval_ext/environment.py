@@ -74,6 +74,7 @@ def manifest(
         "layers": list(layers),
         "norm": "raw",
         "raw_dtype": options.raw_dtype,
+        **({"lens": lm.translators.describe()} if lm.translators is not None else {}),
         "store_text": options.store_text,
         "extra_pass": options.plan.extra_pass,
         "libraries": {name: _version(name) for name in LIBRARIES},

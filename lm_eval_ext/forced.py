@@ -21,9 +21,11 @@ from lm_eval_ext.arch import plain, positions
 from lm_eval_ext.capture import logit_signals
 from lm_eval_ext.collected import Collected, Found, to_steps
 from lm_eval_ext.influence import Influences, influence_names
+from lm_eval_ext.lens import Lens, lens_signals
 from lm_eval_ext.padded import Batch, Sequences
 from lm_eval_ext.room import in_parts, out_of_memory, release
 from lm_eval_ext.taps import attention_taps, residual_taps
+from lm_eval_ext.translators import Translators
 from metrics.core import Cost, signals
 from metrics.influence import POSITIONS, matrices
 from metrics.plan import Plan, computable, derive
@@ -55,6 +57,7 @@ class ForcedPass:
         most: positions that the model can read; as its table of positions says by default, any where it has none.
         tell: takes a line for the user.
         room: bytes that one layer's attention maps, or the logits, may take; by the device by default.
+        translators: a tuned lens; none by default.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ForcedPass:
         most: int | None = None,
         tell: Callable[[str], None] | None = None,
         room: int | None = None,
+        translators: Translators | None = None,
     ) -> None:
         self.model: PreTrainedModel = plain(model)
         self.plan = plan
@@ -83,6 +87,7 @@ class ForcedPass:
         self._said: set[str] = set()
         self._most: int | None = None
         self._cramped = False
+        self._translators = translators
 
     def __call__(self, sequences: Sequences, *, logits: bool = False) -> Found:
         """The signals of each pair (prompt ids, continuation ids), each of at least one token.
@@ -211,7 +216,7 @@ class ForcedPass:
         with ExitStack() as stack:
             if hidden:
                 take_state = functools.partial(self._take_state, batch, found, facts)
-                stack.enter_context(residual_taps(self.model, self.layers, take_state))
+                stack.enter_context(residual_taps(self.model, self._tapped, take_state))
             if attention:
                 take_weights = functools.partial(self._take_weights, batch, found, facts)
                 stack.enter_context(attention_taps(self.model, self.layers, take_weights))
@@ -226,12 +231,46 @@ class ForcedPass:
             found.add(row, {n: nn.functional.pad(value, (0, missing), value=torch.nan) for n, value in made.items()})
         for about, line in influences.notes.items():
             self._say(about, line)
+        if hidden and self._sees:
+            self._look(found, facts)
         return found.whole()
+
+    @functools.cached_property
+    def _lens(self) -> Lens:
+        return Lens(self.model, self._translators, device=self.device)
+
+    @property
+    def _sees(self) -> bool:
+        """Whether states are read as logits."""
+        return "lens" in self.plan.capture
+
+    @property
+    def _tapped(self) -> Sequence[int]:
+        """The layers whose states are taken: for the lens the last one too, whatever is recorded."""
+        return sorted({*self.layers, self._lens.last}) if self._sees else self.layers
+
+    def _look(self, found: Collected, facts: Sequence[Facts]) -> None:
+        """Read the states in the rows that produced tokens, of all texts and layers together."""
+        counts = [len(fact["tokens"]) for fact in facts]
+        states = {}
+        for layer in self._tapped:
+            whole = dict(found.held("lens", layer))
+            states[layer] = torch.cat([whole[row][:n] for row, n in enumerate(counts)])
+        tokens = torch.cat([fact["tokens"] for fact in facts])
+        made = lens_signals(self.plan, self._lens, self.layers, states, tokens)
+        for name, value in made.items():
+            for row, part in enumerate(value.split(counts, signals()[name].axes.index("token"))):
+                found.add(row, {name: part})
 
     def _take_state(
         self, batch: Batch, found: Collected, facts: Sequence[Facts], layer: int, state: Tensor, before: Tensor | None
     ) -> None:
-        """Hold a layer's states until its last piece, then reduce them."""
+        """Hold a layer's states until its last piece, then reduce them; for the lens until all layers are read."""
+        if self._sees:
+            for row, begin, end in batch.steps():
+                found.hold("lens", layer, row, state[row, begin - batch.start : end - batch.start].clone())
+        if layer not in self.layers:
+            return
         wanted = {"hidden": state}
         if self._needs("hidden_before"):
             wanted["hidden_before"] = torch.full_like(state, torch.nan) if before is None else before

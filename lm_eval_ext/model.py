@@ -37,6 +37,7 @@ from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
 from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
 from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
+from lm_eval_ext.translators import Translators  # noqa: E402
 from metrics.layers import select  # noqa: E402
 from metrics.manifest import is_store  # noqa: E402
 from metrics.store import Store  # noqa: E402
@@ -63,6 +64,7 @@ class HFStoreLM(HFLM):
         raw_dtype: precision of raw tensors: float32, float16 or bfloat16; by default the model's own.
         store_text: whether answers and token ids of prompts and answers are kept (they are private data).
         max_store_gb: size at which recording stops; the evaluation goes on.
+        lens: a tuned lens for the signals of the lens: a safetensors file, or a folder of the tuned-lens package.
 
     Raises:
         ValueError: an option or the model does not allow it; before any work.
@@ -83,12 +85,14 @@ class HFStoreLM(HFLM):
         raw_dtype: Any = None,
         store_text: Any = True,
         max_store_gb: Any = None,
+        lens: Any = None,
         **host: Any,
     ) -> None:
         try:
             options = arguments.read(
-                pretrained, store, store_mode, metrics, signals, raw, layers, raw_dtype, store_text, max_store_gb
+                pretrained, store, store_mode, metrics, signals, raw, layers, raw_dtype, store_text, max_store_gb, lens
             )
+            self.translators = Translators(options.lens) if options.lens is not None else None
             arguments.refuse_misspelt(host, HFLM.__init__)
             arguments.refuse_unseen(host)
             if is_store(options.store) and options.store_mode == "new":
@@ -96,7 +100,7 @@ class HFStoreLM(HFLM):
                     f"store {options.store} exists; give another store=DIR, or store_mode=resume to go on with it, "
                     "or store_mode=overwrite to replace it"
                 )
-        except (ValueError, FileExistsError) as problem:
+        except (ValueError, OSError) as problem:
             fail(problem)
         self._options = options
         super().__init__(pretrained, **host)
@@ -131,7 +135,7 @@ class HFStoreLM(HFLM):
         if not plan.extra_pass:
             return ()
         layers = select(self._options.layers, len(blocks(self.model)))
-        probe(self.model, plan, layers, device=self.device)
+        probe(self.model, plan, layers, device=self.device, translators=self.translators)
         return layers
 
     def _say(self, text: str) -> None:
@@ -325,7 +329,14 @@ class HFStoreLM(HFLM):
 
         mixed = getattr(self, "mixed_precision_dtype", None)
         return ForcedPass(
-            self._model, plan, self._layers, raw_dtype=dtype, device=self.device, autocast=mixed, tell=tell
+            self._model,
+            plan,
+            self._layers,
+            raw_dtype=dtype,
+            device=self.device,
+            autocast=mixed,
+            tell=tell,
+            translators=self.translators,
         )
 
     def _further_passes(self) -> FurtherPasses:

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lm_eval_ext.arch import attentions, blocks, decoder, plain
+from lm_eval_ext.lens import Lens
+from lm_eval_ext.lens import check as check_lens
 from lm_eval_ext.taps import attention_taps, residual_taps
+from lm_eval_ext.translators import Translators
 from metrics.plan import Plan
 
 PROBE = 3
@@ -89,18 +92,27 @@ def check_model(model: nn.Module, plan: Plan) -> None:
 
 
 @torch.no_grad()
-def probe(model: nn.Module, plan: Plan, layers: Sequence[int], *, device: torch.device | str | None = None) -> None:
+def probe(
+    model: nn.Module,
+    plan: Plan,
+    layers: Sequence[int],
+    *,
+    device: torch.device | str | None = None,
+    translators: Translators | None = None,
+) -> None:
     """Refuse a model whose blocks or attention are not what their places say, found by one pass over a few tokens.
 
     Each block has to read what the block before it returned, one state a token; attention has to return weights
     ``[1, head, query, key]``, the same number of heads in every block, none on later positions, and no more than one
-    in all (less where a sink takes the rest).
+    in all (less where a sink takes the rest); the lens of the last block's output has to be the model's own logits, and
+    translators have to fit.
 
     Args:
         model: the model with its weights.
         plan: what is to be recorded; nothing is done where it needs no pass of its own.
         layers: layers that are to be recorded.
         device: where the input goes.
+        translators: a tuned lens.
 
     Raises:
         ValueError: one line that names the model and what does not fit.
@@ -127,10 +139,14 @@ def probe(model: nn.Module, plan: Plan, layers: Sequence[int], *, device: torch.
         if plan.maps:
             stack.enter_context(attention_taps(whole, layers, weights.__setitem__))
         ids = torch.arange(1, PROBE + 1, device=device)[None]
-        whole(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        output = whole(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     name = type(whole).__name__
     if plan.states:
         _check_states(name, states, read)
+    if "lens" in plan.capture:
+        check_lens(whole, states[len(inner)], output.logits, Lens(whole, device=device))
+        if translators is not None:
+            translators.check(len(inner), states[len(inner)].shape[-1], tuple(layers))
     if weights:
         _check_weights(name, weights)
 

@@ -156,7 +156,7 @@ def _refuse_existing(path: Path) -> None:
 
 SAME = (
     *("model", "revision", "weights", "peft", "dtype", "quantization", "max_length", "tokenizer_hash", "add_bos_token"),
-    *("prefix_token", "chat_template_hash", "think_end_token", "signals", "layers", "raw_dtype", "store_text"),
+    *("prefix_token", "chat_template_hash", "think_end_token", "signals", "layers", "raw_dtype", "lens", "store_text"),
     *("generation", "host_arguments"),
 )
 """What has to agree for `resume`; a difference would mix two experiments in one store."""

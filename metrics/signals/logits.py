@@ -139,10 +139,10 @@ def top_tokens(largest: Tensor, largest_tokens: Tensor) -> Tensor:
 @signal(axes=("token", "top=200"), unit="nat", kept=False)
 def largest(log_probabilities: Tensor) -> Tensor:
     """The largest log-probabilities, descending: all above 0.005, at least 20, at most 200 (or the vocabulary)."""
-    top = _largest(log_probabilities, TOP)
+    top = top_values(log_probabilities, TOP)
     if top.is_cpu and bool((top[..., -1] <= math.log(JUMP)).all()):
         return top
-    return _largest(log_probabilities, DOMINANT)
+    return top_values(log_probabilities, DOMINANT)
 
 
 @signal(axes=("token", "top=200"), unit="id", dtype="int64", kept=False)
@@ -179,7 +179,7 @@ def rank(log_probabilities: Tensor, logprob: Tensor) -> Tensor:
     return above.masked_fill(logprob.isnan(), -1).int()
 
 
-def _largest(values: Tensor, k: int, group: int = 16) -> Tensor:
+def top_values(values: Tensor, k: int, group: int = 16) -> Tensor:
     """The k largest along the last axis, descending: those of the k groups with the largest maxima.
 
     Interleaved groups make the maximum one vectorised pass, five times faster than `topk` of everything on a CPU.

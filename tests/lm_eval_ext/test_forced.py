@@ -34,11 +34,19 @@ def alike(a, b, tolerance=1e-4):
 
 @pytest.fixture
 def forwards():
-    """A function model -> the list of the (rows, positions) of the passes that it makes from then on."""
+    """A function model -> the list of the (rows, positions) of the passes over texts that it makes from then on.
+
+    To the lens, which passes the blocks over, every state is a text of one position.
+    """
 
     def watch(model):
         seen = []
-        model.get_input_embeddings().register_forward_hook(lambda m, a, o: seen.append(tuple(a[0].shape)))
+
+        def note(_module, args, _output):
+            if args[0].shape[1] > 1:
+                seen.append(tuple(args[0].shape))
+
+        model.get_input_embeddings().register_forward_hook(note)
         return seen
 
     return watch
@@ -93,13 +101,14 @@ def test_where_eager_attention_computes_otherwise_states_come_from_the_models_ow
     """As with sdpa, which leaves soft-caps out."""
     model = tiny_model("llama")
     passes = forwards(model)
-    ForcedPass(model, PLAN, LAYERS)(SEQUENCES)
+    plan = make_plan("standard", "hidden+attention", RAW)
+    ForcedPass(model, plan, LAYERS)(SEQUENCES)
     assert len(passes) == 1
     model.config.attn_logit_softcapping = 2.0
     seen = []
     for block in model.model.layers:
         block.register_forward_hook(lambda m, a, o: seen.append(model.config._attn_implementation))
-    ForcedPass(model, PLAN, LAYERS)(SEQUENCES)
+    ForcedPass(model, plan, LAYERS)(SEQUENCES)
     assert len(passes) == 3
     assert seen == ["sdpa"] * 3 + ["eager"] * 3
 

@@ -99,10 +99,11 @@ def test_a_family_of_signals_is_not_the_raw_tensor_of_that_name(family, member):
 
 def test_stages_part_the_work_by_cost():
     plan = make_plan("all", "all")
-    stages = {cost: plan.stage(cost) for cost in ("free", "logits", "hidden", "attention")}
+    stages = {cost: plan.stage(cost) for cost in ("free", "logits", "hidden", "lens", "attention")}
     assert sorted(sum(stages.values(), ())) == sorted(plan.compute)
     assert "entropy" in stages["logits"]
     assert "hidden_norm" in stages["hidden"]
+    assert "lens_entropy" in stages["lens"]
     assert "attention_diagonal" in stages["attention"]
     assert [n for n in plan.compute if n in stages["logits"]] == list(stages["logits"])
 
