@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metrics.tokenwise import Pooling, pooling
-from metrics.tokenwise.rows import TINY, Rows
+from metrics.tokenwise.rows import TINY, Rows, weighted_sum
 
 NUMPY = "https://numpy.org/doc/stable/reference/generated/numpy.quantile.html"
 
@@ -48,21 +48,20 @@ def std(rows: Rows) -> Tensor:
     0 for one token, NaN where a value with weight is infinite. Declared uncertain whatever the values mean: values of
     sure tokens lie together at one end, so a spread says that some were not.
     """
-    apart = (rows.values - rows.mean.unsqueeze(-1)).square_()
-    spread = rows.weights * apart if rows.of.finite else (rows.weights * apart).where(rows.weights > 0, 0.0)
-    return (spread.sum(-1) / rows.total).sqrt()
+    apart = rows.values - rows.mean.unsqueeze(-1)
+    return (weighted_sum(rows, apart.square_()) / rows.total).sqrt()
 
 
 @pooling(source="folklore")
 def max_(rows: Rows) -> Tensor:
     """Largest value among the tokens that have weight; otherwise the weights do not count."""
-    return rows.values.masked_fill(rows.weights <= 0, -math.inf).amax(-1)
+    return rows.values.masked_fill(~rows.heavy, -math.inf).amax(-1)
 
 
 @pooling(source="folklore")
 def min_(rows: Rows) -> Tensor:
     """Smallest value among the tokens that have weight; otherwise the weights do not count."""
-    return rows.values.masked_fill(rows.weights <= 0, math.inf).amin(-1)
+    return rows.values.masked_fill(~rows.heavy, math.inf).amin(-1)
 
 
 @pooling(source=NUMPY)
@@ -78,10 +77,8 @@ def quantile(rows: Rows, *, q: float = 0.9) -> Tensor:
     """
     if not 0 <= q <= 1:
         raise ValueError(f"pooling 'quantile': q={q} is outside [0, 1]; 0.9 is the value that 90 % of the weight reach")
-    values, weights, _ = rows.up
-    goal = (q - TINY if q > 2 * TINY else TINY) * rows.total
-    at = torch.searchsorted(weights, goal.unsqueeze(-1)).clamp(max=values.shape[-1] - 1)
-    return values.gather(-1, at).squeeze(-1)
+    at = torch.maximum(rows.reach(q) - 1, rows.lowest)
+    return rows.ascending.values.gather(-1, at.unsqueeze(-1)).squeeze(-1)
 
 
 @pooling(source="folklore")
@@ -93,7 +90,9 @@ def top_share(rows: Rows, *, share: float = 0.1) -> Tensor:
     Raises:
         ValueError: share is outside (0, 1].
     """
-    return _share("top_share", rows.down, rows, share)
+    _check_share("top_share", share)
+    start = torch.minimum(rows.reach(1 - share), rows.highest)
+    return rows.ascending.means(start, torch.full_like(start, rows.values.shape[-1]))
 
 
 @pooling(source="folklore")
@@ -103,23 +102,15 @@ def bottom_share(rows: Rows, *, share: float = 0.1) -> Tensor:
     Raises:
         ValueError: share is outside (0, 1].
     """
-    return _share("bottom_share", rows.up, rows, share)
-
-
-def _share(name: str, ordered: tuple[Tensor, Tensor, Tensor], rows: Rows, share: float) -> Tensor:
-    _check_share(name, share)
-    _, weights, products = ordered
-    limits = torch.stack([rows.total * (share + TINY), rows.total * TINY], -1)
-    within = torch.searchsorted(weights, limits[..., :1].contiguous(), right=True) - 1
-    first = torch.searchsorted(weights, limits[..., 1:].contiguous())
-    last = torch.maximum(within, first).clamp(max=weights.shape[-1] - 1)
-    return (products.gather(-1, last) / weights.gather(-1, last)).squeeze(-1)
+    _check_share("bottom_share", share)
+    stop = torch.maximum(rows.within(share), rows.lowest + 1)
+    return rows.ascending.means(torch.zeros_like(stop), stop)
 
 
 @pooling(source="folklore", whole=False)
 def first(rows: Rows) -> Tensor:
     """Value of the first token that has weight; otherwise the weights do not count."""
-    at = (rows.weights > 0).int().argmax(-1, keepdim=True)
+    at = rows.heavy.int().argmax(-1, keepdim=True).expand(*rows.count.shape, 1)
     return rows.values.gather(-1, at).squeeze(-1)
 
 
@@ -131,8 +122,7 @@ def tail(rows: Rows, *, tokens: int = 16) -> Tensor:
         ValueError: tokens is below 1.
     """
     _check_width("tail", "tokens", tokens)
-    stop = rows.count.unsqueeze(-1)
-    return rows.running.means((stop - tokens).clamp(min=0), stop).squeeze(-1)
+    return rows.along.means((rows.count - tokens).clamp(min=0), rows.count)
 
 
 @pooling(source="arXiv:2508.15260")
@@ -164,7 +154,7 @@ def bottom_windows(rows: Rows, *, window: int = 16, share: float = 0.1) -> Tenso
     Raises:
         ValueError: window is below 1, or share is outside (0, 1].
     """
-    return _share_of_windows("bottom_windows", rows, window, share, descending=False)
+    return _share_of_windows("bottom_windows", rows, window, share, largest=False)
 
 
 @pooling(source="arXiv:2508.15260")
@@ -174,37 +164,23 @@ def top_windows(rows: Rows, *, window: int = 16, share: float = 0.1) -> Tensor:
     Raises:
         ValueError: window is below 1, or share is outside (0, 1].
     """
-    return _share_of_windows("top_windows", rows, window, share, descending=True)
+    return _share_of_windows("top_windows", rows, window, share, largest=True)
 
 
 def _windows(name: str, rows: Rows, window: int, fill: float) -> Tensor:
-    """Means of all windows (..., S), `fill` where there is none."""
+    """Means of all windows (..., S), `fill` for those that do not count."""
     _check_width(name, "window", window)
-    start, stop = _stretches(rows, window)
-    there = _there(rows, start, stop, window)
-    return rows.running.means(start, stop).masked_fill(~there, fill)
+    means, counts = rows.windows(window)
+    return means.masked_fill(~counts, fill)
 
 
-def _stretches(rows: Rows, window: int) -> tuple[Tensor, Tensor]:
-    starts = 1 + max(0, rows.values.shape[-1] - window)
-    start = torch.arange(starts, device=rows.values.device).expand(*rows.count.shape, starts)
-    count = rows.count.unsqueeze(-1)
-    return torch.minimum(start, count), torch.minimum(start + window, count)
-
-
-def _there(rows: Rows, start: Tensor, stop: Tensor, window: int) -> Tensor:
-    """Which windows lie within their answer, or are all of it, and have weight."""
-    return ((stop - start == window) | (start == 0)) & rows.running.heavy(start, stop)
-
-
-def _share_of_windows(name: str, rows: Rows, window: int, share: float, *, descending: bool) -> Tensor:
+def _share_of_windows(name: str, rows: Rows, window: int, share: float, *, largest: bool) -> Tensor:
     _check_share(name, share)
-    ordered = _windows(name, rows, window, -math.inf if descending else math.inf).sort(-1, descending=descending).values
-    start, stop = _stretches(rows, window)
-    number = _there(rows, start, stop, window).sum(-1, keepdim=True)
-    wanted = (number * share + TINY).long().clamp(min=1)
-    taken = torch.arange(ordered.shape[-1], device=ordered.device) < wanted
-    return (ordered.masked_fill(~taken, 0.0).sum(-1, keepdim=True) / wanted).squeeze(-1)
+    means = _windows(name, rows, window, -math.inf if largest else math.inf)
+    wanted = (rows.windows(window)[1].sum(-1, keepdim=True) * share + TINY).long().clamp(min=1)
+    extreme = means.topk(int(wanted.max()), dim=-1, largest=largest).values
+    taken = torch.arange(extreme.shape[-1], device=extreme.device) < wanted
+    return (extreme.masked_fill(~taken, 0.0).sum(-1, keepdim=True) / wanted).squeeze(-1)
 
 
 def _check_share(name: str, share: float) -> None:
