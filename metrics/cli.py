@@ -25,6 +25,7 @@ OURS = {
     "store": "metrics.cli_stores:store",
     "compare": "metrics.cli_compare:compare",
     "table": "metrics.cli_table:table",
+    "grid": "metrics.cli_grid:grid",
     **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
 }
 """Commands that need pandas, imported when called."""

@@ -85,7 +85,7 @@ def grid_score(path: Path, chosen: Sequence[Unit], metrics: Sequence[Choice], *,
             for reason, counts in found.unscored.items():
                 whole.missed(reason, slice(None), counts)
             progress.update(len(done))
-    for row in np.flatnonzero(~seen):
+    for row in np.flatnonzero(~seen).tolist():
         whole.missed(chosen[row].lacking or "record in a damaged shard", slice(None))
     return ScoreTable(
         list(chosen),

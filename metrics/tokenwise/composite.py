@@ -89,27 +89,34 @@ def composite(word: str) -> Choice:
     if match is None:
         raise ValueError(f"metric '{word}': write TOKEN_METRIC:POOLING@WEIGHTING, such as entropy:mean@improbability")
     token, pool, weight = match.groups()
+    known = signals()
+    pool_made, pool_options = _checked(*settled("pooling", pool, poolings_declared))
     return as_choice(
         Composite(
             *settled("token metric", token, token_metrics()),
-            *settled("pooling", pool, poolings_declared),
+            pool_made,
+            pool_options,
             *settled("weighting", weight or UNIFORM, weightings()),
         ),
-        signals(),
+        known,
     )
+
+
+def _checked(made: Pooling, options: dict[str, Any]) -> tuple[Pooling, dict[str, Any]]:
+    """The same, once the pooling has shown on one token that it takes these options."""
+    pooled(made, one(torch.zeros(1), torch.ones(1)), options)
+    return made, options
 
 
 def as_choice(made: Composite, known: Mapping[str, Signal]) -> Choice:
     """A composite as a metric among others.
 
     Raises:
-        ValueError: it needs an intermediate that is never stored, or a pooling's option is out of its range.
+        ValueError: it needs an intermediate that is never stored.
     """
     for need in made.needs:
         if not known[need].kept:
             raise ValueError(f"token metric '{made.token.name}' needs '{need}', which is never stored")
-    nothing = torch.zeros(1)
-    pooled(made.pooling, one(nothing, nothing + 1), made.pooling_options)  # refuses options out of range
     token, pool, weight = made.parts()
     name = f"{token}:{pool}" + ("" if weight == UNIFORM else f"@{weight}")
     spread = made.pooling.kind == "spread"
@@ -136,7 +143,7 @@ def combine(tokens: Sequence[str], poolings: Sequence[str], weights: Sequence[st
     """
     known, metrics, weighers = signals(), token_metrics(), weightings()
     firsts = [settled("token metric", word, metrics) for word in tokens]
-    seconds = [settled("pooling", word, poolings_declared) for word in poolings]
+    seconds = [_checked(*settled("pooling", word, poolings_declared)) for word in poolings]
     thirds = [settled("weighting", word, weighers) for word in weights]
     for token in firsts:
         for third in thirds:

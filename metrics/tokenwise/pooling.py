@@ -85,7 +85,7 @@ def quantile(rows: Rows, *, q: float = 0.9) -> Tensor:
 def top_share(rows: Rows, *, share: float = 0.1) -> Tensor:
     """Weighted mean of the tokens of largest value that have at most `share` of the weight together, at least one.
 
-    Of n equal weights max(1, floor(share n)) tokens.
+    Of n equal weights max(1, floor(share n)) tokens. Among tokens of equal value the last counts first.
 
     Raises:
         ValueError: share is outside (0, 1].
@@ -97,7 +97,7 @@ def top_share(rows: Rows, *, share: float = 0.1) -> Tensor:
 
 @pooling(source="folklore")
 def bottom_share(rows: Rows, *, share: float = 0.1) -> Tensor:
-    """The same of the tokens of smallest value.
+    """The same of the tokens of smallest value; among equals the first counts first.
 
     Raises:
         ValueError: share is outside (0, 1].
