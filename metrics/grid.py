@@ -143,7 +143,7 @@ def score_part(path: Path, part: Sequence[Unit], metrics: Sequence[Choice], span
 
 
 def _score_others(
-    metrics: Sequence[Choice], given: Sequence[Given | None], scores: Scores, span: str, known: Mapping[str, Signal]
+    metrics: Sequence[Choice], given: Sequence[Given | str], scores: Scores, span: str, known: Mapping[str, Signal]
 ) -> None:
     for column, choice in enumerate(metrics):
         if isinstance(choice.metric.compute, Composite):
@@ -199,7 +199,7 @@ def _any_layer(made: Composite) -> Mapping[str, int]:
 
 def _score_composites(
     families: Sequence[Family],
-    given: Sequence[Given | None],
+    given: Sequence[Given | str],
     scores: Scores,
     span: str,
     known: Mapping[str, Signal],
@@ -207,14 +207,14 @@ def _score_composites(
     pools = [(pools[0].of.needs, pools) for family in families for pools in family.weighted.values()]
     usable = []
     for row, available in enumerate(given):
-        if available is not None and available["token_count"] > 0:
+        if not isinstance(available, str) and available["token_count"] > 0:
             usable.append(row)
             continue
         for needs, leaves in pools:
             reason = lack(needs, available, span, known) or f"empty {span}"
             scores.missed(reason, [column for leaf in leaves for column in leaf.columns])
     for rows in _blocks(usable, given):
-        block = Block.of(rows, [available for row in rows if (available := given[row]) is not None])
+        block = Block.of(rows, [available for row in rows if not isinstance(available := given[row], str)])
         for family in families:
             possible = {}
             for weight, leaves in family.weighted.items():
@@ -227,11 +227,12 @@ def _score_composites(
                 _score_family(family, possible, block, scores, span)
 
 
-def _blocks(rows: Iterable[int], given: Sequence[Given | None]) -> Iterator[list[int]]:
+def _blocks(rows: Iterable[int], given: Sequence[Given | str]) -> Iterator[list[int]]:
     """Rows that have the same signals and as many layers, shortest first, cut where a block would grow too large."""
     alike: dict[tuple[tuple[str, int], ...], list[tuple[int, int]]] = {}
     for row in rows:
-        available = given[row] or {}
+        available = given[row]
+        assert not isinstance(available, str)
         shape = tuple(sorted((name, v.shape[0] if v.ndim > 1 else 1) for name, v in available.items()))
         alike.setdefault(shape, []).append((int(available["token_count"]), row))
     for shape, members in alike.items():

@@ -106,23 +106,29 @@ def _top_table(grid: Grid, selected: stats.Selected | None, scheme: Scheme, top:
     distinct = np.unique(first)
     p = np.full(len(grid.names), np.nan)
     p[distinct] = stats.benjamini_hochberg(grid.ordered.p_of_no_difference(grid.wrong)[distinct])
-    wins = np.zeros(len(grid.names)) if selected is None else np.bincount(selected.winner, minlength=len(grid.names))
+    wins = (
+        np.zeros(len(grid.names))
+        if selected is None
+        else np.bincount(first[selected.winner], minlength=len(grid.names))
+    )
     paired = _paired(grid, scheme, distinct)
-    best = np.argsort(-np.nan_to_num(grid.auroc, nan=-1.0), kind="stable")
+    alike = np.bincount(first, minlength=len(first))
+    best = [i for i in np.argsort(-np.nan_to_num(grid.auroc, nan=-1.0), kind="stable").tolist() if first[i] == i]
     rows = [
         _row(grid.names[i], grid.case.scores[grid.names[i]], grid.wrong)
         | {"p_bh": float(p[first[i]])}
         | ({"p_paired_bh": float(paired[first[i]])} if paired is not None else {})
-        | {"wins": math.nan if selected is None else float(wins[i] / scheme.repeats)}
-        for i in (best[:top] if top else best).tolist()
+        | {"wins": math.nan if selected is None else float(wins[i] / scheme.repeats), "same_order": int(alike[i])}
+        for i in (best[:top] if top else best)
     ]
     for name in _references(grid, scheme):
         rows.append(_row(name, grid.case.scores[name], grid.wrong))
     worse = int(np.count_nonzero(grid.auroc < 0.5))
     notes = [
         rate,
-        f"{len(grid.names)} configurations, {len(distinct)} orders of the documents among them; the AUROCs of this "
-        "table are in-sample: the top row is picked on the documents that judge it.",
+        f"{len(grid.names)} configurations, {len(distinct)} orders of the documents among them, each shown once "
+        "(same order: how many configurations share it). The AUROCs of this table are "
+        "in-sample: the top row is picked on the documents that judge it.",
         "p (BH): wrong and right answers score alike (Mann-Whitney), Benjamini-Hochberg over the distinct orders: "
         f"{int(np.count_nonzero(p[distinct] <= 0.05))} of them at most .05.",
         f"Signs are fixed in advance; {worse} of {len(grid.names)} configurations are below .5.",
@@ -280,4 +286,5 @@ _HEAD: Mapping[str, str] = {
     "p_bh": "p (BH)",
     "p_paired_bh": "p over baseline (BH)",
     "share": "share of variance",
+    "same_order": "same order",
 }

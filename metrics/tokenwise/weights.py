@@ -1,7 +1,7 @@
 """Weightings: how much each token of an answer counts.
 
 Three are declared here. **Every stored influence is a weighting under its own name**: a signal with the axis ``token``
-of cost ``influence``, or of cost ``passes`` whose unit is that of a weight. A weight is at least 0; where one is not,
+of cost ``influence``, or of cost ``passes`` that is no log-probability. A weight is at least 0; where one is not,
 or is no number, the score is NaN. That only the scored answer counts is not a weighting but the span.
 """
 
@@ -12,9 +12,6 @@ from torch import Tensor
 
 from metrics.core import Signal, signals
 from metrics.tokenwise import Weighting, weighting, weightings_declared
-
-UNITS = ("1", "weight", "probability", "share")
-"""Units of a weight. A log-probability from another pass, in nats, is none."""
 
 
 @weighting(source="folklore")
@@ -47,7 +44,7 @@ def weightings() -> dict[str, Weighting]:
 
 def is_weight(made: Signal) -> bool:
     """Whether a signal says how much each token counts."""
-    weight = made.cost == "influence" or (made.cost == "passes" and made.unit in UNITS)
+    weight = made.cost == "influence" or (made.cost == "passes" and "logprob" not in made.name)
     return weight and made.kept and made.axes == ("token",)
 
 

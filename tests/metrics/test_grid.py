@@ -109,15 +109,15 @@ def test_stored_influences_are_weightings_and_no_token_metrics(monkeypatch):
     core.load()
     monkeypatch.setattr(core, "_signals", dict(core._signals))
     raw("made_up_rollout", axes=("token",), unit="1", cost="influence", summary="Made up.")
-    raw("made_up_other", axes=("token",), unit="nat", cost="passes", summary="A log-probability.")
+    raw("made_up_logprob", axes=("token",), unit="nat", cost="passes", summary="A log-probability.")
     (choice,) = choose("nll:mean@made_up_rollout")
     values = {"logprob": -torch.tensor([1.0, 2.0, 3.0]), "made_up_rollout": torch.tensor([1.0, 0.0, 3.0])}
     assert float(choice(values)) == 2.5
     assert choice.metric.needs == ("logprob", "made_up_rollout")
-    assert choose("made_up_other:max")[0].metric.higher == "neutral"
+    assert choose("made_up_logprob:max")[0].metric.higher == "neutral"
     for word, says in (
         ("made_up_rollout:mean", "unknown token metric"),
-        ("nll:mean@made_up_other", "unknown weighting"),
+        ("nll:mean@made_up_logprob", "unknown weighting"),
     ):
         with pytest.raises(ValueError, match=says):
             choose(word)
