@@ -113,7 +113,7 @@ def _top_table(grid: Grid, selected: stats.Selected | None, scheme: Scheme, top:
     )
     paired = _paired(grid, scheme, distinct)
     alike = np.bincount(first, minlength=len(first))
-    best = [i for i in np.argsort(-np.nan_to_num(grid.auroc, nan=-1.0), kind="stable").tolist() if first[i] == i]
+    best = [int(i) for i in np.argsort(-np.nan_to_num(grid.auroc, nan=-1.0), kind="stable") if first[i] == i]
     rows = [
         _row(grid.names[i], grid.case.scores[grid.names[i]], grid.wrong)
         | {"p_bh": float(p[first[i]])}
