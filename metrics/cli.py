@@ -26,6 +26,7 @@ OURS = {
     "compare": "metrics.cli_compare:compare",
     "table": "metrics.cli_table:table",
     **{name: f"metrics.cli_look:{name}" for name in ("plot", "explain")},
+    "grid": "metrics.cli_grid:grid",
     **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
 }
 """Commands that need pandas, imported when called."""

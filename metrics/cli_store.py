@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import pandas as pd
@@ -186,7 +186,7 @@ def auroc(
     if samples is not None and labels is not None:
         raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
     chosen = choose([metrics_, *BASELINES, *([against] if against else [])])
-    baseline = _one_metric(against) if against else None
+    baseline = one_metric(against) if against else None
     store, source = resolve(path, samples or labels)
 
     def wanted(case: Case) -> bool:
@@ -212,7 +212,8 @@ def auroc(
         _plot(binary, plot)
 
 
-def _one_metric(name: str) -> str:
+def one_metric(name: str) -> str:
+    """The id of the one metric that ``--against`` names."""
     chosen = choose(name)
     if len(chosen) != 1:
         raise click.ClickException(f"--against {name}: that is {len(chosen)} metrics; name one")
@@ -257,8 +258,17 @@ def resolve(path: Path, given: Path | None, option: str = "--samples") -> tuple[
     return open_store(folder), given or results
 
 
+class Scored(Protocol):
+    """A store, or what scores its records in another way."""
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+
+    def scores(self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str) -> pd.DataFrame: ...  # noqa: D102
+
+
 def find_cases(
-    store: Store,
+    store: Scored,
     source: Path | None,
     chosen: Sequence[Choice],
     wanted: Callable[[Case], bool],

@@ -24,7 +24,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 Cost = Literal["free", "logits", "hidden", "lens", "attention", "influence", "passes"]
 Higher = Literal["uncertain", "confident", "neutral"]
@@ -41,6 +41,9 @@ PRESETS: dict[str, Cost] = {"standard": "logits", "all": "attention"}
 
 HOME = ("metrics.signals", "metrics.uncertainty")
 """The packages that `load` walks."""
+
+COMPOSITES = "metrics.tokenwise.composite"
+"""Where a word with a colon outside brackets, ``entropy:mean@rollout``, becomes a metric; imported when one is met."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,7 @@ class Choice(Generic[Made]):
     @functools.cached_property
     def id(self) -> str:
         """The metric's name, with every option that differs from its default."""
-        changed = {k: v for k, v in self.options.items() if v != self.metric.options[k]}
-        if not changed:
-            return self.metric.name
-        return f"{self.metric.name}({','.join(f'{k}={v}' for k, v in sorted(changed.items()))})"
+        return spelled(self.metric.name, self.options, self.metric.options)
 
     def __call__(self, available: Mapping[str, Any]) -> Any:
         """Evaluate on a mapping that holds at least the metric's signals."""
@@ -150,9 +150,9 @@ def signal(*, axes: Sequence[str], unit: str, dtype: str = "float32", kept: bool
     """Declare a derived signal; the function's parameters are the signals it is computed from."""
 
     def register(function: F) -> F:
-        needs = _positional(function, "signal")
+        needs = needs_of(function, "signal")
         _add_signal(
-            Signal(function.__name__, tuple(axes), unit, "free", _summary(function), dtype, needs, function, kept)
+            Signal(function.__name__, tuple(axes), unit, "free", summary_of(function), dtype, needs, function, kept)
         )
         return function
 
@@ -166,13 +166,13 @@ def metric(*, higher: Higher, unit: str, source: str, variants: Sequence[Mapping
         name = function.__name__
         made = Metric(
             name,
-            _positional(function, "metric"),
-            _options(function),
+            needs_of(function, "metric"),
+            options_of(function),
             higher,
             unit,
             source,
             function,
-            _summary(function),
+            summary_of(function),
             tuple(variants),
         )
         _refuse_second(_metrics.get(name), function, "metric", name)
@@ -190,8 +190,8 @@ def feature(*, unit: str, source: str) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         name = function.__name__
-        needs = _positional(function, "feature")
-        made = Feature(name, needs, _options(function), unit, source, function, _summary(function))
+        needs = needs_of(function, "feature")
+        made = Feature(name, needs, options_of(function), unit, source, function, summary_of(function))
         _refuse_second(_features.get(name), function, "feature", name)
         _features[name] = made
         return function
@@ -219,7 +219,12 @@ def _refuse_second(known: Any, function: Callable[..., Any] | None, kind: str, n
         )
 
 
-def _positional(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
+def needs_of(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
+    """The signals that a declared function needs: its positional parameters.
+
+    Raises:
+        TypeError: a parameter is neither a signal nor an option with a default.
+    """
     names = []
     for p in inspect.signature(function).parameters.values():
         if p.kind is p.KEYWORD_ONLY:
@@ -235,11 +240,17 @@ def _positional(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _options(function: Callable[..., Any]) -> dict[str, Any]:
+def options_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """A declared function's options with their defaults: its keyword-only parameters."""
     return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
-def _summary(function: Callable[..., Any]) -> str:
+def summary_of(function: Callable[..., Any]) -> str:
+    """The first paragraph of a declared function's docstring, in one line.
+
+    Raises:
+        TypeError: it has none.
+    """
     text = inspect.getdoc(function) or ""
     if not text:
         raise TypeError(f"'{function.__name__}' has no docstring; its first line is shown by `eval-ext list`")
@@ -313,14 +324,15 @@ def choose(text: str | Iterable[str]) -> list[Choice[Metric]]:
     """Metrics from names, presets, families and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
 
     Presets are queries over cost, families over the modules that define metrics; both bring each metric's declared
-    variants. Order is kept, repeats are dropped.
+    variants. A word with a colon, ``entropy:mean@rollout``, is a composite (`metrics.tokenwise`). Order is kept,
+    repeats are dropped.
 
     Raises:
         ValueError: an unknown name or option, with the nearest known one.
     """
     chosen: dict[str, Choice[Metric]] = {}
     for word in words(text):
-        for one in _members(word) or [_choice("metric", word, metrics(), (*PRESETS, *families()))]:
+        for one in _members(word) or [_metric_word(word)]:
             chosen.setdefault(one.id, one)
     return list(chosen.values())
 
@@ -335,7 +347,7 @@ def choose_features(text: str | Iterable[str]) -> list[Choice[Feature]]:
     chosen: dict[str, Choice[Feature]] = {}
     for word in words(text):
         all_ = [Choice(made, made.options) for made in known.values()]
-        for one in all_ if word == "all" else [_choice("feature", word, known, ("all",))]:
+        for one in all_ if word == "all" else [Choice(*settled("feature", word, known, others=("all",)))]:
             chosen.setdefault(one.id, one)
     return list(chosen.values())
 
@@ -373,10 +385,40 @@ def words(text: str | Iterable[str]) -> list[str]:
     return [w for w in out if w]
 
 
-def _choice(kind: str, word: str, known: Mapping[str, Made], presets: Iterable[str]) -> Choice[Made]:
+def _metric_word(word: str) -> Choice[Metric]:
+    if ":" in _outside(word):
+        return importlib.import_module(COMPOSITES).composite(word)
+    return Choice(*settled("metric", word, metrics(), others=(*PRESETS, *families())))
+
+
+def _outside(word: str) -> str:
+    """What of a word stands outside its brackets."""
+    return "".join(part.partition("(")[0] for part in word.split(")"))
+
+
+class Configurable(Protocol):
+    """Anything named that takes options: a metric, a feature, a token metric, a weighting, a pooling."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+C = TypeVar("C", bound=Configurable)
+
+
+def settled(kind: str, word: str, known: Mapping[str, C], *, others: Iterable[str] = ()) -> tuple[C, dict[str, Any]]:
+    """What ``name(k=v)`` names, and all of its options: those given, and the defaults of the rest.
+
+    Raises:
+        ValueError: an unknown name or option, with the nearest known one (of `others` too), crooked brackets, or a
+            value of another type than the default's.
+    """
     name, bracket, rest = word.partition("(")
     if name not in known:
-        raise ValueError(unknown(kind, name, (*presets, *known)))
+        raise ValueError(unknown(kind, name, (*others, *known)))
     made = known[name]
     options = dict(made.options)
     if bracket and (not rest.endswith(")") or set(rest[:-1]) & set("()")):
@@ -385,21 +427,26 @@ def _choice(kind: str, word: str, known: Mapping[str, Made], presets: Iterable[s
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in options:
             raise ValueError(f"{kind} '{name}': {unknown('option', key, options)}")
-        options[key] = _value(kind, made, key, value)
-    return Choice(made, options)
+        options[key] = _value(f"{kind} '{name}'", key, value, type(options[key]))
+    return made, options
 
 
-def _value(kind: str, made: Metric | Feature, key: str, text: str) -> Any:
+def spelled(name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """The name, with every option that differs from its default: ``name`` or ``name(k=v,l=w)``."""
+    changed = {k: v for k, v in options.items() if v != defaults[k]}
+    return f"{name}({','.join(f'{k}={v}' for k, v in sorted(changed.items()))})" if changed else name
+
+
+def _value(who: str, key: str, text: str, kind: type) -> Any:
     """The option's value as the type that its default has; a float may be written as an integer."""
-    of = type(made.options[key])
     try:
-        value = text if of is str else ast.literal_eval(text)
+        value = text if kind is str else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = None
-    if of is float and type(value) is int:
+    if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not of or value == "":
-        raise ValueError(f"{kind} '{made.name}': option '{key}' takes a value of type {of.__name__}, not '{text}'")
+    if type(value) is not kind or value == "":
+        raise ValueError(f"{who}: option '{key}' takes a value of type {kind.__name__}, not '{text}'")
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import pandas as pd
 from metrics import labels as labels_
 from metrics.core import choose, choose_features
 from metrics.record import Key, Record
-from metrics.score import FeatureArrays, Unit, features, score, units
+from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
 Source = str | Path | Mapping[str, Any] | None
 """Where labels come from: a path, what `simple_evaluate` returned, or None for the results that the store names."""
@@ -41,8 +41,19 @@ def score_frame(
     norm: str = "none",
 ) -> pd.DataFrame:
     """See `metrics.store.Store.scores`."""
+
+    def by_record(found: Sequence[Unit]) -> ScoreTable:
+        return score(found, choose(metrics), store.records, span=span)
+
+    return labelled_frame(store, by_record, labels=labels, norm=norm)
+
+
+def labelled_frame(
+    store: Readable, scored: Callable[[Sequence[Unit]], ScoreTable], *, labels: Source, norm: str
+) -> pd.DataFrame:
+    """The same, of whatever scores units."""
     found = find_labels(store, labels)
-    table = score(_units(store, found, norm), choose(metrics), store.records, span=span)
+    table = scored(_units(store, found, norm))
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
@@ -105,7 +116,7 @@ def _linked_labels(store: Readable, entries: Mapping[Key, Mapping[str, Any]]) ->
         except labels_.NoSamples as problem:
             lacking.append(str(problem))
     for problem in lacking:
-        warnings.warn(problem, stacklevel=5)
+        warnings.warn(problem, stacklevel=6)
     return labels_.join(verdicts, entries, settings) if len(lacking) < len(existing) else None
 
 

@@ -52,7 +52,8 @@ class ScoreTable:
     """Scores by unit and metric id, NaN where unscored, and how often each reason occurred."""
 
     units: list[Unit]
-    values: dict[str, list[float]]
+    values: Mapping[str, Any]
+    """A sequence of floats for each metric id."""
     unscored: dict[str, Counter[str]]
 
 
@@ -137,13 +138,12 @@ def score(
         ValueError: unknown `span`.
     """
     known = signals()
-    table = ScoreTable(
-        list(chosen), {c.id: [math.nan] * len(chosen) for c in metrics}, {c.id: Counter() for c in metrics}
-    )
+    values = {c.id: [math.nan] * len(chosen) for c in metrics}
+    table = ScoreTable(list(chosen), values, {c.id: Counter() for c in metrics})
     for row, available in _stream(chosen, metrics, fetch, span, known):
         for choice in metrics:
-            value, reason = _one(choice, available, span, known)
-            table.values[choice.id][row] = value
+            value, reason = score_one(choice, available, span, known)
+            values[choice.id][row] = value
             if reason:
                 table.unscored[choice.id][reason] += 1
     return table
@@ -162,11 +162,11 @@ def features(
     unscored: dict[str, Counter[str]] = {c.id: Counter() for c in wanted}
     for row, available in _stream(chosen, wanted, fetch, span, known):
         for choice in wanted:
-            reason = _lacking(choice, available, span, known)
+            reason = lack(choice.metric.needs, available, span, known)
             if not isinstance(available, str) and not reason:
                 made = choice(available).double()
                 rows[choice.id][row] = made
-                reason = _why_nan(choice, available) if made.isnan().any() else ""
+                reason = why_undefined(choice.metric.needs, available, span) if made.isnan().any() else ""
             if reason:
                 unscored[choice.id][reason] += 1
     return FeatureArrays({name: _stacked(name, found, len(chosen)) for name, found in rows.items()}, unscored)
@@ -196,18 +196,19 @@ def _stream(
     for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
         row = at[record.key]
         seen.add(row)
-        cut = span in record.spans
-        yield row, _available(record, chosen[row], span, known) if cut else f"the record has no {span}"
+        yield row, signals_of(record, chosen[row], span, known)
     for row, unit in enumerate(chosen):
         if row not in seen:
             yield row, unit.lacking or "record in a damaged shard"
 
 
-def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor]:
-    """The signals of a record, cut to the span, with those that follow from its entry.
+def signals_of(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor] | str:
+    """The signals of a record, cut to the span, with those that follow from its entry; or why it has none.
 
     Of an axis over keys everything up to the span's end stays, so its last `token_count` entries are the span's.
     """
+    if span not in record.spans:
+        return f"the record has no {span}"
     start, stop = record.spans[span]
     made: dict[str, Tensor] = {}
     for name, value in record.signals.items():
@@ -228,21 +229,22 @@ def _available(record: Record, unit: Unit, span: str, known: Mapping[str, Signal
     return {**made, **unit.options}
 
 
-def _one(
+def score_one(
     choice: Choice[Metric], available: Mapping[str, Tensor] | str, span: str, known: Mapping[str, Signal]
 ) -> tuple[float, str]:
-    reason = _lacking(choice, available, span, known)
+    """One score of one record and, where it is NaN, the reason."""
+    reason = lack(choice.metric.needs, available, span, known)
     if isinstance(available, str) or reason:
         return math.nan, reason
     value = float(choice(available))
-    return value, _why_nan(choice, available) if math.isnan(value) else ""
+    return value, why_undefined(choice.metric.needs, available, span) if math.isnan(value) else ""
 
 
-def _lacking(choice: Choice[Any], available: Mapping[str, Tensor] | str, span: str, known: Mapping[str, Signal]) -> str:
-    """Why nothing can be computed; empty where something can."""
+def lack(needs: Iterable[str], available: Mapping[str, Tensor] | str, span: str, known: Mapping[str, Signal]) -> str:
+    """Why nothing with these needs can be computed; empty where it can be tried."""
     if isinstance(available, str):
         return available
-    for name in choice.metric.needs:
+    for name in needs:
         if name not in available:
             axis_option = "option" in known[name].axes
             absent = ABSENT.get(name, f"signal '{name}' was not recorded")
@@ -252,8 +254,11 @@ def _lacking(choice: Choice[Any], available: Mapping[str, Tensor] | str, span: s
     return ""
 
 
-def _why_nan(choice: Choice[Any], available: Mapping[str, Tensor]) -> str:
-    spoilt = [n for n in choice.metric.needs if available[n].isnan().any()]
+def why_undefined(needs: Iterable[str], available: Mapping[str, Tensor], span: str) -> str:
+    """Why a score came out NaN."""
+    if available["token_count"] == 0:
+        return f"empty {span}"
+    spoilt = [n for n in needs if available[n].isnan().any()]
     return UNDEFINED.get(spoilt[0], "signal holds NaN") if spoilt else "undefined here"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metrics import shard
-from metrics.core import metrics, unknown, words
+from metrics.core import choose, unknown, words
 from metrics.record import Key, Record
 from metrics.store import Store
 
@@ -50,9 +50,11 @@ class Slice:
 
     def _has(self, metric: str) -> bool:
         """Whether the slice still holds what a metric needs of what the source held."""
-        known = metrics().get(metric.partition("(")[0])
         lost = self.store.manifest["signals"].keys() - set(self.signals)
-        return known is None or not lost & set(known.needs)
+        try:
+            return not any(lost & set(choice.metric.needs) for choice in choose(metric))
+        except ValueError:  # of another version
+            return True
 
 
 def cut(

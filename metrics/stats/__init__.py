@@ -14,8 +14,10 @@ from metrics.stats.calibration import (
     reliability_curve,
     resampled_brier,
 )
+from metrics.stats.columns import Sorted
 from metrics.stats.conformal import Threshold, answers, expected_threshold, items_needed, selective_threshold
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
+from metrics.stats.effects import main_effects
 from metrics.stats.estimate import Estimate
 from metrics.stats.multiple import benjamini_hochberg, holm
 from metrics.stats.paired import (
@@ -52,6 +54,7 @@ from metrics.stats.recalibration import (
     why_not,
 )
 from metrics.stats.resample import bootstrap_difference, bootstrap_interval
+from metrics.stats.selection import Selected, doubled_median, nested_selection
 from metrics.stats.selective import (
     RiskCoverage,
     augrc,
@@ -79,6 +82,8 @@ __all__ = [
     "ReliabilityCurve",
     "RiskCoverage",
     "RocCurve",
+    "Selected",
+    "Sorted",
     "Split",
     "StratifiedAuroc",
     "Stratum",
@@ -103,6 +108,7 @@ __all__ = [
     "delong_covariance",
     "delong_interval",
     "delong_test",
+    "doubled_median",
     "eaurc",
     "expected_threshold",
     "fit_isotonic",
@@ -114,7 +120,9 @@ __all__ = [
     "kendall",
     "log_loss",
     "macro_average",
+    "main_effects",
     "mcnemar",
+    "nested_selection",
     "newcombe_interval",
     "p_at_most",
     "paired_auroc_difference",
