@@ -27,7 +27,7 @@ from lm_eval_ext.room import in_parts, out_of_memory, release
 from lm_eval_ext.taps import attention_taps, residual_taps
 from lm_eval_ext.translators import Translators
 from metrics.core import Cost, signals
-from metrics.influence import POSITIONS, matrices
+from metrics.influence import POSITIONS, matrices, needs
 from metrics.plan import Plan, computable, derive
 
 ROOM = {"cpu": 256 << 20}
@@ -226,7 +226,7 @@ class ForcedPass:
             for output in batch.read(inner, self.device, piece):
                 if logits:
                     take_logits(output.logits)
-        for row, made in influences.results():
+        for row, made in influences.results(self._lens.logits if needs(self._influences, "lens") else None):
             missing = len(facts[row]["tokens"]) - len(next(iter(made.values())))
             found.add(row, {n: nn.functional.pad(value, (0, missing), value=torch.nan) for n, value in made.items()})
         for about, line in influences.notes.items():

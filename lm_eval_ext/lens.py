@@ -28,7 +28,7 @@ CHUNK = {"cpu": 64 << 20}
 LARGE = 512 << 20
 """The same on any other device."""
 
-BLOCK = 512 << 10
+BLOCK = 2 << 20
 """On a CPU a layer's logits are reduced in blocks of this size, so that what is made of them stays in its cache."""
 
 
@@ -70,10 +70,12 @@ class Lens:
     def look(self, states: Mapping[int, Tensor]) -> Tensor:
         """Logits ``[layer, token, vocab]`` of states ``[token, dim]`` by layer, in the order given; one large product.
 
-        All go to the device and take the precision of those given last.
+        All take the precision of those given last and go to their device; to the model's, where they were held on a
+        CPU because the text was read in pieces.
         """
         *_, goal = states.values()
-        ready = [self._translated(layer, state).to(goal) for layer, state in states.items()]
+        device = goal.device if goal.device.type == self._device.type else self._device
+        ready = [self._translated(layer, state).to(device, goal.dtype) for layer, state in states.items()]
         return self.logits(torch.cat(ready)).unflatten(0, (len(ready), -1))
 
     def _translated(self, layer: int, state: Tensor) -> Tensor:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from lm_eval_ext.arch import attentions, blocks, decoder, plain
+from lm_eval_ext.influence import influence_names
 from lm_eval_ext.lens import Lens
 from lm_eval_ext.lens import check as check_lens
 from lm_eval_ext.taps import attention_taps, residual_taps
 from lm_eval_ext.translators import Translators
+from metrics.influence import needs
 from metrics.plan import Plan
 
 PROBE = 3
@@ -143,7 +145,7 @@ def probe(
     name = type(whole).__name__
     if plan.states:
         _check_states(name, states, read)
-    if "lens" in plan.capture:
+    if "lens" in plan.capture or needs(influence_names(plan.keep), "lens"):
         check_lens(whole, states[len(inner)], output.logits, Lens(whole, device=device))
         if translators is not None:
             translators.check(len(inner), states[len(inner)].shape[-1], tuple(layers))

@@ -22,6 +22,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -207,6 +208,7 @@ def _add_signal(made: Signal) -> Signal:
         raise ValueError(f"signal '{made.name}' is raw and {also}; rename one")
     _refuse_second(known, made.compute, "signal", made.name)
     _signals[made.name] = made
+    _catalogue.cache_clear()
     return made
 
 
@@ -284,9 +286,15 @@ def load() -> None:
                 )
 
 
-def signals() -> dict[str, Signal]:
+def signals() -> Mapping[str, Signal]:
     """Every known signal by name, with the cost of a derived one worked out from its needs."""
-    load()
+    if _catalogue.cache_info().currsize == 0:
+        load()
+    return _catalogue()
+
+
+@functools.cache
+def _catalogue() -> Mapping[str, Signal]:
     costs: dict[str, Cost] = {}
 
     def cost(name: str) -> Cost:
@@ -295,7 +303,8 @@ def signals() -> dict[str, Signal]:
             costs[name] = known.cost if known.compute is None else _dearest(cost(n) for n in known.needs)
         return costs[name]
 
-    return {name: s if s.compute is None else Signal(**{**vars(s), "cost": cost(name)}) for name, s in _signals.items()}
+    found = {n: s if s.compute is None else Signal(**{**vars(s), "cost": cost(n)}) for n, s in _signals.items()}
+    return types.MappingProxyType(found)
 
 
 def metrics() -> dict[str, Metric]:
