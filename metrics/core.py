@@ -308,9 +308,9 @@ def _catalogue() -> Mapping[str, Signal]:
 
 
 def metrics() -> dict[str, Metric]:
-    """Every known metric by name."""
+    """Every known metric by name: families in alphabetical order, each in the order of its module."""
     load()
-    return dict(_metrics)
+    return dict(sorted(_metrics.items(), key=lambda item: item[1].compute.__module__))
 
 
 def features() -> dict[str, Feature]:
