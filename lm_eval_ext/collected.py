@@ -56,8 +56,8 @@ class Collected:
         for row, by_layer in enumerate(self._parts):
             layers: dict[str, list[Tensor]] = {}
             for (name, _), parts in sorted(by_layer.items()):
-                layers.setdefault(name, []).append(self._end_to_end(row, name, parts))
-            found.append({name: torch.cat(parts).cpu() for name, parts in layers.items()})
+                layers.setdefault(name, []).append(self._end_to_end(row, name, parts).cpu())
+            found.append({name: torch.cat(parts) for name, parts in layers.items()})
         return found
 
     def _end_to_end(self, row: int, name: str, parts: Sequence[Tensor]) -> Tensor:

@@ -104,9 +104,7 @@ class ForcedPass:
         width = max(len(p) + len(c) for p, c in sequences)
         fits = max(1, self.room // max(1, width * self._row_bytes(width, logits)))
         most = min(len(sequences), fits, self._most or len(sequences))
-        kind, dtype = self.device.type, self._autocast
-        mixed = torch.autocast(kind, dtype=dtype, enabled=dtype is not None)
-        with torch.no_grad(), mixed, torch.compiler.set_stance("force_eager"):
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             done = in_parts(lambda part: self._shrinking(part, logits), sequences, most, self._halved)
         return [one for part in done for one in part]
 
@@ -215,15 +213,15 @@ class ForcedPass:
 
         with ExitStack() as stack:
             if hidden:
-                take_state = functools.partial(self._take_state, batch, found, facts)
+                take_state = self._plain(functools.partial(self._take_state, batch, found, facts))
                 stack.enter_context(residual_taps(self.model, self._tapped, take_state))
             if attention:
-                take_weights = functools.partial(self._take_weights, batch, found, facts)
+                take_weights = self._plain(functools.partial(self._take_weights, batch, found, facts))
                 stack.enter_context(attention_taps(self.model, self.layers, take_weights))
             influences = Influences(self.model, self._influences if attention else (), batch, piece >= batch.width)
             stack.enter_context(influences.taps())
             inner = self.model if logits else self.model.base_model  # without the head, where no logits are wanted
-            for output in batch.read(inner, self.device, piece):
+            for output in batch.read(self._mixed(inner), self.device, piece):
                 if logits:
                     take_logits(output.logits)
         for row, made in influences.results(self._lens.logits if needs(self._influences, "lens") else None):
@@ -237,7 +235,7 @@ class ForcedPass:
 
     @functools.cached_property
     def _lens(self) -> Lens:
-        return Lens(self.model, self._translators, device=self.device)
+        return Lens(self.model, self._translators, device=self.device, autocast=self._autocast)
 
     @property
     def _sees(self) -> bool:
@@ -261,6 +259,25 @@ class ForcedPass:
         for name, value in made.items():
             for row, part in enumerate(value.split(counts, signals()[name].axes.index("token"))):
                 found.add(row, {name: part})
+
+    def _mixed(self, module: Callable[..., Any]) -> Callable[..., Any]:
+        """A module run in the precision in which the evaluation lets its passes run."""
+        mixed = torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+        def run(**inputs: Any) -> Any:
+            with mixed:
+                return module(**inputs)
+
+        return run
+
+    def _plain(self, take: Callable[..., None]) -> Callable[..., None]:
+        """What is done with tensors inside such a run, in their own precision."""
+
+        def plainly(*args: Any) -> None:
+            with torch.autocast(self.device.type, enabled=False):
+                take(*args)
+
+        return plainly
 
     def _take_state(
         self, batch: Batch, found: Collected, facts: Sequence[Facts], layer: int, state: Tensor, before: Tensor | None
@@ -316,8 +333,7 @@ class ForcedPass:
     def _keep(self, stage: Cost, raw: Mapping[str, Tensor], facts: Facts) -> dict[str, Tensor]:
         """The kept signals of one layer's raw tensors, which lack the axis of layers."""
         available = {**facts, **{name: value.unsqueeze(0) for name, value in raw.items()}}
-        with torch.autocast(self.device.type, enabled=False):
-            made = derive(computable(self.plan.stage(stage), available), available)
+        made = derive(computable(self.plan.stage(stage), available), available)
         kept = {name: made[name] for name in self.plan.keep if name in made}
         for name in self.plan.keep:
             if name in raw:

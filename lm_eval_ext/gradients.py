@@ -82,11 +82,11 @@ def lrp(model: PreTrainedModel, sequences: Sequences, device: torch.device) -> l
 def _attributed(
     model: PreTrainedModel, sequences: Sequences, device: torch.device, *, normalised: bool
 ) -> list[Tensor]:
-    width = max(len(p) + len(c) for p, c in sequences)
+    width = max(len(p) + len(c) for p, c in sequences) - 1  # last tokens are not read: nothing depends on them
     ids = torch.zeros((len(sequences), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, (prompt, continuation) in enumerate(sequences):
-        whole = torch.tensor([*prompt, *continuation])
+        whole = torch.tensor([*prompt, *continuation][:-1])
         ids[row, : len(whole)], mask[row, : len(whole)] = whole, 1
     with torch.enable_grad(), torch.autocast(device.type, enabled=False), _frozen(model), _leaf(model) as leaf:
         weights = {n: w.float() for n, w in model.named_parameters() if w.dtype in (torch.float16, torch.bfloat16)}
@@ -99,7 +99,8 @@ def _attributed(
             total = total + (rows.log_softmax(-1) if normalised else rows).gather(-1, picked).sum()
         (gradient,) = torch.autograd.grad(total, leaf[0])
         found = (leaf[0] * gradient).sum(-1).abs().detach().float().cpu()
-    return [found[row, len(p) : len(p) + len(c)].clone() for row, (p, c) in enumerate(sequences)]
+    ends = [(len(p), len(p) + len(c) - 1) for p, c in sequences]
+    return [nn.functional.pad(found[row, first:last], (0, 1)) for row, (first, last) in enumerate(ends)]
 
 
 @contextmanager

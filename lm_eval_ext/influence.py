@@ -73,11 +73,9 @@ class Influences:
         """The influences of each text, one weight for each token of the continuation that was read.
 
         Args:
-            look: the lens, ``[row, dim] -> [row, vocab]``; without it, what is weighted by it is NaN. Called outside
-                `taps`, with the states of a text's last position after each layer.
+            look: the lens, ``[row, dim] -> [row, vocab]``, where an influence is weighted by it. Called outside `taps`,
+                with the states of a text's last position after each layer.
         """
-        if self._folds and look is None and needs(self._names, "lens"):
-            self.notes["lens"] = "additive_lens is NaN, since the model has no lens"
         for row, (begin, end) in self._all.items():
             if row in self._folds:
                 change = None

@@ -39,15 +39,22 @@ class Lens:
         model: a causal decoder, wrapped (peft, torch.compile) or not.
         translators: what is added to the states of a layer beforehand (a tuned lens); nothing by default.
         device: where the model's input goes; the model's own by default.
+        autocast: precision in which the evaluation lets the model run.
     """
 
     def __init__(
-        self, model: Any, translators: Translators | None = None, *, device: torch.device | str | None = None
+        self,
+        model: Any,
+        translators: Translators | None = None,
+        *,
+        device: torch.device | str | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self._model = plain(model)
         self._blocks = blocks(self._model)
         self._translators = translators
         self._device = torch.device(device) if device is not None else self._model.device
+        self._autocast = autocast
         self._widths = self._returned()
 
     @property
@@ -63,7 +70,8 @@ class Lens:
     def logits(self, states: Tensor) -> Tensor:
         """What the model would return if each state were its last block's output: [row, dim] -> [row, vocab]."""
         ids = torch.zeros((len(states), 1), dtype=torch.long, device=self._device)
-        with _passed_over(self._blocks, self._widths, states.unsqueeze(1)):
+        mixed = torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
+        with mixed, _passed_over(self._blocks, self._widths, states.unsqueeze(1)):
             made = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         return made.logits[:, 0]
 
@@ -185,7 +193,7 @@ def check(model: Any, state: Tensor, logits: Tensor, lens: Lens) -> None:
         ValueError: one line that names the model and how far the two are apart.
     """
     name = type(plain(model)).__name__
-    remedy = "so lens signals cannot be recorded; leave out metrics and signals that need them"
+    remedy = "so nothing of the lens can be recorded; leave out its metrics and signals, and additive_lens"
     try:
         found = lens.logits(state[0])
     except FAULTS as problem:

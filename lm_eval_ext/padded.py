@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import DynamicCache
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -27,7 +26,7 @@ class Batch:
         self.width = self._ids.shape[1]
         self.start, self.stop = 0, self.width
 
-    def read(self, module: nn.Module, device: torch.device, piece: int) -> Iterator[Any]:
+    def read(self, module: Callable[..., Any], device: torch.device, piece: int) -> Iterator[Any]:
         """Run the module over the batch, piece by piece, and hand out what it returns."""
         width = self.width
         ids, mask = self._ids.to(device), self._mask.to(device)

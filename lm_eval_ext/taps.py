@@ -35,8 +35,9 @@ def residual_taps(
                 def after(
                     _m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, layer: int = layer
                 ) -> None:
+                    state = output[0] if isinstance(output, (tuple, list)) else output
                     before = args[0] if args else kwargs["hidden_states"]
-                    take(layer, output[0] if isinstance(output, (tuple, list)) else output, before)
+                    take(layer, state, before.to(state.device))  # on the device before, where blocks are spread
 
                 handle = inner[layer - 1].register_forward_hook(after, with_kwargs=True)
             stack.callback(handle.remove)

@@ -100,8 +100,9 @@ def _linear(child: nn.Module, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
     if type(child) is nn.Linear and not child.weight.is_meta:
         bias = torch.zeros_like(child.weight[:, 0]) if child.bias is None else child.bias
         return child.weight.T.float(), bias.float()
-    bias = child(like.new_zeros(1, size))[0].float()
-    return child(torch.eye(size, dtype=like.dtype, device=like.device)).float() - bias, bias
+    dtype = next((w.dtype for w in child.parameters() if w.is_floating_point()), like.dtype)
+    bias = child(torch.zeros(1, size, dtype=dtype, device=like.device))[0].float()
+    return child(torch.eye(size, dtype=dtype, device=like.device)).float() - bias, bias
 
 
 @contextmanager

@@ -176,17 +176,6 @@ def truncated(model, depth):
     return cut
 
 
-def test_without_a_lens_what_it_weights_is_nan_and_said(tiny_model):
-    model, batch = tiny_model("llama"), Batch(SEQUENCES, None)
-    folds = Influences(model, [LENS, "rollout"], batch, True)
-    with torch.no_grad(), folds.taps():
-        for _ in batch.read(model, model.device, batch.width):
-            pass
-    found = dict(folds.results())
-    assert all(all_nan(one, [LENS]) for one in found.values()) and len(found) == 4
-    assert list(folds.notes.values()) == ["additive_lens is NaN, since the model has no lens"]
-
-
 # --- what is NaN, and what is said of it
 
 

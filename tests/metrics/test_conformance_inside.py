@@ -92,31 +92,19 @@ TABLE = [
 ]
 
 
-def named(row):
-    """Skip while the metric is not there."""
-    name = row.ours.partition("(")[0]
-    if name not in metrics():
-        pytest.skip(f"no metric {name} yet")
-    return choose(row.ours)[0]
-
-
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_equals_the_peers_value_or_differs_as_stated(row):
-    named(row)
     frozen.compare(row)
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.theirs is not same], ids=str)
 def test_what_is_not_equal_says_why_and_is_not_equal(row):
-    named(row)
     assert row.why
     assert frozen.score(row.ours, frozen.record(2)) != pytest.approx(row.values[2], rel=1e-2)
 
 
 def test_lens_entropy_is_that_of_entropy_lens():
     """Entropy-Lens has the blocks; here layer 0, the embeddings, comes before them."""
-    if "lens_entropy" not in signals():
-        pytest.skip("no signal lens_entropy yet")
     for answer, theirs in enumerate(frozen.values()["Entropy-Lens"]["windows=1"]):
         ours = frozen.signal("lens_entropy", frozen.record(answer))
         assert ours[1:].mean(-1).tolist() == pytest.approx(theirs, rel=1e-4)
@@ -124,9 +112,7 @@ def test_lens_entropy_is_that_of_entropy_lens():
 
 def test_entropy_profile_is_that_of_entropy_lens():
     """Windows of equal width; Entropy-Lens refuses answers that they do not divide."""
-    if "entropy_profile" not in getattr(core, "features", dict)():
-        pytest.skip("no feature entropy_profile yet")
-    made = core.features()["entropy_profile"]
+    made = features()["entropy_profile"]
     entropy = frozen.signal("lens_entropy", frozen.record(3))
     theirs = frozen.values()["Entropy-Lens"]["windows=3, last answer"]  # window by block
     blocks = made.compute(entropy, windows=3).reshape(BLOCKS + 1, 3)[1:]
