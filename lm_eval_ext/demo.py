@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from metrics.cases import Case, cases, errors_by
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.manifest import is_store
 from metrics.plots import save
 from metrics.report import Table, auroc_table, show

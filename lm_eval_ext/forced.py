@@ -1,8 +1,10 @@
 """The teacher-forced pass over prompts and answers that the evaluation has ended with: hidden states and attention.
 
 Everything here knows about batches and padding; what leaves here does not. Memory is bounded: hidden states are reduced
-layer by layer, and where the attention maps or the logits of the whole text would be too large, the text is read in
-pieces over a key-value cache, so that no square of its length arises (but for models that compute otherwise in pieces).
+layer by layer (for the lens, those that produced tokens are held for all layers), and where the attention maps or the
+logits of the whole text would be too large, the text is read in pieces over a key-value cache, so that no square of its
+length arises, but for models that compute otherwise in pieces and for influences, which are of whole texts of bounded
+length.
 """
 
 from __future__ import annotations
@@ -309,7 +311,8 @@ class ForcedPass:
 
     def _take_weights(self, batch: Batch, found: Collected, facts: Sequence[Facts], layer: int, weight: Tensor) -> None:
         """Reduce a layer's attention: what is of the steps at once, what sums over columns behind its last piece."""
-        weight = nn.functional.pad(weight, (batch.stop - weight.shape[-1], 0))  # what a cache forgot has no weight
+        if missing := batch.stop - weight.shape[-1]:
+            weight = nn.functional.pad(weight, (missing, 0))  # what a cache forgot has no weight
         for row, begin, end in batch.steps():
             seen = weight[row, :, begin - batch.start : end - batch.start, :end]
             found.add(row, self._keep("attention", {"attention": seen}, facts[row]), layer)

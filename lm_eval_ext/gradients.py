@@ -143,8 +143,15 @@ def _lrp_rules(model: PreTrainedModel) -> Iterator[None]:
     targets = importlib.import_module("lxt.efficient.models").DEFAULT_MAP[module]
     with ExitStack() as stack:
         for target in targets:
-            names = ("forward",) if isinstance(target, type) else ("eager_attention_forward", "ALL_ATTENTION_FUNCTIONS")
-            for name in names:
-                stack.callback(setattr, target, name, getattr(target, name))
+            stack.callback(_restore, target, dict(vars(target)))
         importlib.import_module("lxt.efficient").monkey_patch(module)
         yield
+
+
+def _restore(target: Any, before: dict[str, Any]) -> None:
+    """Give a class or a module back what it was made of."""
+    for name in vars(target).keys() - before.keys():
+        delattr(target, name)
+    for name, value in before.items():
+        if vars(target).get(name) is not value:
+            setattr(target, name, value)

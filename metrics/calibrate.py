@@ -11,7 +11,7 @@ import numpy as np
 
 from metrics import stats
 from metrics.cases import Case
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.report import Table, absent_notes, interval, page
 from metrics.table import render
 

@@ -12,9 +12,10 @@ import click
 
 from metrics.calibrate import Method, Predictions, Scheme, calibration_table, predict, show_calibration
 from metrics.cases import Case
+from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import NORMS, find_cases, metrics_option, resolve, write
-from metrics.core import Choice, choose
+from metrics.core import Choice
 from metrics.manifest import is_store
 from metrics.report import BASELINES, Table
 from metrics.score import SPANS

@@ -10,11 +10,12 @@ import click
 import pandas as pd
 
 from metrics.cases import Case
+from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import NORMS, metrics_option, resolve, save_frame, say_unused
 from metrics.compare import Judged, Pair, judged, pair_frame, pair_up, recorded
 from metrics.compare_tables import Compared, accuracy_table, auroc_table, macro_auroc_table, show
-from metrics.core import Choice, choose
+from metrics.core import Choice
 from metrics.disagreement import disagreement_table, pick
 from metrics.report import BASELINES
 from metrics.score import SPANS

@@ -13,12 +13,14 @@ import click
 import pandas as pd
 
 from metrics.cases import Case
+from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import find_cases, one_metric, resolve, write
-from metrics.core import Choice, choose, signals, words
+from metrics.core import Choice, signals
 from metrics.frame import labelled_frame
 from metrics.grid import grid_score
 from metrics.grid_report import REFERENCES, Scheme, grid_tables, show_grid
+from metrics.naming import words
 from metrics.report import Table
 from metrics.score import SPANS
 from metrics.slices import recorded_signals
@@ -116,7 +118,7 @@ def grid(
     references = _recorded(store, choose([*REFERENCES, *([against] if against else [])]))
     chosen = list({c.id: c for c in (*composites, *references)}.values())
     small = len(store) * len(chosen) <= SMALL
-    processes = jobs or (1 if small else len(os.sched_getaffinity(0)))
+    processes = jobs or (1 if small else _cores())
     click.echo(f"{len(composites)} configurations, {processes} process{'es' if processes > 1 else ''}", err=True)
 
     def wanted(case: Case) -> bool:
@@ -186,3 +188,8 @@ def _layers(store: Store, word: str, layers: str) -> list[str]:
     need = known[word].needs[0]
     count = next((r.signals[need].shape[0] for r in store.records([need]) if need in r.signals), 0)
     return [f"{word}(layer={layer})" for layer in range(count)]
+
+
+def _cores() -> int:
+    """The number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,8 +12,8 @@ import pandas as pd
 
 from metrics import looking
 from metrics.cases import Case, oriented_scores
+from metrics.choosing import choose
 from metrics.cli_store import NORMS, find_cases, metrics_option, resolve
-from metrics.core import choose
 from metrics.drawing import SUFFIXES, Picture, save
 from metrics.explain import render
 from metrics.labels import linked_results

@@ -12,8 +12,9 @@ import pandas as pd
 
 from metrics import labels as labels_
 from metrics.cases import Case, cases, errors_by
+from metrics.choosing import choose
 from metrics.cli import format_option
-from metrics.core import Choice, choose
+from metrics.core import Choice
 from metrics.manifest import is_store, processes
 from metrics.report import BASELINES, Table, auroc_table, graded_table, macro_table
 from metrics.report import show as show_table

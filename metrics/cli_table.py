@@ -10,9 +10,9 @@ import click
 
 from metrics import dataset_table, tracking_table
 from metrics.cases import Case
+from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import find_cases, resolve, write
-from metrics.core import choose
 from metrics.dataset_table import Dataset
 from metrics.report import BASELINES
 from metrics.score import SPANS

@@ -16,8 +16,6 @@ Keyword-only parameters are options; a score made with other than the defaults c
 
 from __future__ import annotations
 
-import ast
-import difflib
 import functools
 import importlib
 import inspect
@@ -25,7 +23,9 @@ import pkgutil
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
+
+from metrics.naming import spelled, unknown
 
 Cost = Literal["free", "logits", "hidden", "lens", "attention", "influence", "passes"]
 Higher = Literal["uncertain", "confident", "neutral"]
@@ -42,9 +42,6 @@ PRESETS: dict[str, Cost] = {"standard": "logits", "all": "attention"}
 
 HOME = ("metrics.signals", "metrics.uncertainty")
 """The packages that `load` walks."""
-
-COMPOSITES = "metrics.tokenwise.composite"
-"""Where a word with a colon outside brackets, ``entropy:mean@rollout``, becomes a metric; imported when one is met."""
 
 
 @dataclass(frozen=True)
@@ -327,141 +324,3 @@ def metric_cost(made: Metric | Feature) -> Cost:
 
 def _dearest(costs: Iterable[Cost]) -> Cost:
     return COSTS[max(map(COSTS.index, costs), default=0)]
-
-
-def choose(text: str | Iterable[str]) -> list[Choice[Metric]]:
-    """Metrics from names, presets, families and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
-
-    Presets are queries over cost, families over the modules that define metrics; both bring each metric's declared
-    variants. A word with a colon, ``entropy:mean@rollout``, is a composite (`metrics.tokenwise`). Order is kept,
-    repeats are dropped.
-
-    Raises:
-        ValueError: an unknown name or option, with the nearest known one.
-    """
-    chosen: dict[str, Choice[Metric]] = {}
-    for word in words(text):
-        for one in _members(word) or [_metric_word(word)]:
-            chosen.setdefault(one.id, one)
-    return list(chosen.values())
-
-
-def choose_features(text: str | Iterable[str]) -> list[Choice[Feature]]:
-    """Features from names and ids, as in ``"entropy_profile(windows=4)"`` or a list of such; ``all`` is all of them.
-
-    Raises:
-        ValueError: an unknown name or option, with the nearest known one.
-    """
-    known = features()
-    chosen: dict[str, Choice[Feature]] = {}
-    for word in words(text):
-        all_ = [Choice(made, made.options) for made in known.values()]
-        for one in all_ if word == "all" else [Choice(*settled("feature", word, known, others=("all",)))]:
-            chosen.setdefault(one.id, one)
-    return list(chosen.values())
-
-
-def _members(word: str) -> list[Choice[Metric]]:
-    """The metrics of a preset or a family, each with its declared variants; none if the word is neither."""
-    if word in PRESETS:
-        limit = COSTS.index(PRESETS[word])
-        of = [made for made in metrics().values() if COSTS.index(metric_cost(made)) <= limit]
-    else:
-        of = [made for made in metrics().values() if made.family == word]
-    return [Choice(made, {**made.options, **options}) for made in of for options in ({}, *made.variants)]
-
-
-def families() -> tuple[str, ...]:
-    """The families of metrics, each as good as a preset."""
-    return tuple(dict.fromkeys(made.family for made in metrics().values()))
-
-
-def words(text: str | Iterable[str]) -> list[str]:
-    """Split ``a+b(k=1,l=2),c`` at ``+``, ``,`` and white space outside brackets; lists are flattened.
-
-    >>> words("standard+min_k(share=0.1)")
-    ['standard', 'min_k(share=0.1)']
-    """
-    if not isinstance(text, str):
-        return [w for part in text for w in words(str(part))]
-    out, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if depth == 0 and (char in "+," or char.isspace()):
-            out.append("")
-        else:
-            out[-1] += char
-    return [w for w in out if w]
-
-
-def _metric_word(word: str) -> Choice[Metric]:
-    if ":" in _outside(word):
-        return importlib.import_module(COMPOSITES).composite(word)
-    return Choice(*settled("metric", word, metrics(), others=(*PRESETS, *families())))
-
-
-def _outside(word: str) -> str:
-    """What of a word stands outside its brackets."""
-    return "".join(part.partition("(")[0] for part in word.split(")"))
-
-
-class Configurable(Protocol):
-    """Anything named that takes options: a metric, a feature, a token metric, a weighting, a pooling."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-
-C = TypeVar("C", bound=Configurable)
-
-
-def settled(kind: str, word: str, known: Mapping[str, C], *, others: Iterable[str] = ()) -> tuple[C, dict[str, Any]]:
-    """What ``name(k=v)`` names, and all of its options: those given, and the defaults of the rest.
-
-    Raises:
-        ValueError: an unknown name or option, with the nearest known one (of `others` too), crooked brackets, or a
-            value of another type than the default's.
-    """
-    name, bracket, rest = word.partition("(")
-    if name not in known:
-        raise ValueError(unknown(kind, name, (*others, *known)))
-    made = known[name]
-    options = dict(made.options)
-    if bracket and (not rest.endswith(")") or set(rest[:-1]) & set("()")):
-        raise ValueError(f"{kind} '{word}': write options as {name}(option=value), with one pair of brackets")
-    for item in filter(None, rest[:-1].split(",")):
-        key, _, value = (part.strip() for part in item.partition("="))
-        if key not in options:
-            raise ValueError(f"{kind} '{name}': {unknown('option', key, options)}")
-        options[key] = _value(f"{kind} '{name}'", key, value, type(options[key]))
-    return made, options
-
-
-def spelled(name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """The name, with every option that differs from its default: ``name`` or ``name(k=v,l=w)``."""
-    changed = {k: v for k, v in options.items() if v != defaults[k]}
-    return f"{name}({','.join(f'{k}={v}' for k, v in sorted(changed.items()))})" if changed else name
-
-
-def _value(who: str, key: str, text: str, kind: type) -> Any:
-    """The option's value as the type that its default has; a float may be written as an integer."""
-    try:
-        value = text if kind is str else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = None
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or value == "":
-        raise ValueError(f"{who}: option '{key}' takes a value of type {kind.__name__}, not '{text}'")
-    return value
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line: the unknown name, the nearest known one, and all that are known."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}"

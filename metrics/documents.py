@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metrics.core import metrics, signals, unknown
+from metrics.core import metrics, signals
+from metrics.naming import unknown
 from metrics.record import Key, Record
 from metrics.slices import recorded_signals
 from metrics.store import Store

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from metrics import labels as labels_
-from metrics.core import choose, choose_features
+from metrics.choosing import choose, choose_features
 from metrics.record import Key, Record
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 

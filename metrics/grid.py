@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from metrics.core import Choice, Signal, signals, spelled
+from metrics.core import Choice, Signal, signals
+from metrics.naming import spelled
 from metrics.record import Key
 from metrics.score import SPANS, ScoreTable, Unit, lack, score_one, signals_of, why_undefined
 from metrics.store import open_store

@@ -63,8 +63,8 @@ def open_tokenizer(file: Path) -> tuple[Decode, Callable[[int], str]]:
     from tokenizers import Tokenizer
 
     try:
-        loaded = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except Exception as problem:  # the library raises this very class, and no other, for a file that it cannot read
+        loaded = Tokenizer.from_buffer(file.read_bytes())
+    except ValueError as problem:
         raise NoTokenizer(f"{file} is not a {FILE} ({problem}); pass --tokenizer with a model's folder") from None
 
     def decode(ids: Sequence[int]) -> str:

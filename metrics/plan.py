@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metrics.core import COSTS, PRESETS, Cost, Signal, choose, signals, unknown, words
+from metrics.choosing import choose
+from metrics.core import COSTS, PRESETS, Cost, Signal, signals
+from metrics.naming import unknown, words
 
 RAW = ("logits", "hidden", "attention")
 """The raw tensors that can be kept whole."""

@@ -10,7 +10,7 @@ import numpy as np
 from metrics import stats
 from metrics.calibrate import CONSTANT, Predictions
 from metrics.cases import Case
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.drawing import COLOURS, file_name, plain
 from metrics.report import Table
 

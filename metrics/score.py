@@ -129,7 +129,7 @@ def score(
 
     Args:
         chosen: from `units`.
-        metrics: from `metrics.core.choose`.
+        metrics: from `metrics.choosing.choose`.
         fetch: reads the records.
         span: ``answer``: the tokens of the scored text; ``generation``: up to and with the stop string or the end of
             sequence; ``thought``: up to and with the end-of-thinking marker. A record without that span is unscored.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metrics import shard
-from metrics.core import choose, unknown, words
+from metrics.choosing import choose
+from metrics.naming import unknown, words
 from metrics.record import Key, Record
 from metrics.store import Store
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from metrics import stats
 from metrics.cases import Case
-from metrics.core import Choice, choose
+from metrics.choosing import choose
+from metrics.core import Choice
 from metrics.report import Table, interval, page
 from metrics.table import render
 

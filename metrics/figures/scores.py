@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from metrics import stats
 from metrics.cases import Case
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.drawing import RIGHT, WRONG, Picture, heatmap, panels, style, titled, units_of
 from metrics.report import BASELINES
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.core import Choice, Metric, Signal, settled, signals, spelled
+from metrics.core import Choice, Metric, Signal, signals
+from metrics.naming import settled, spelled
 from metrics.tokenwise import Pooling, TokenMetric, Weighting, poolings_declared
 from metrics.tokenwise.pooling import pooled
 from metrics.tokenwise.rows import one

@@ -7,18 +7,23 @@ from torch import Tensor
 
 from metrics.core import metric
 
+_PERCENT = r"%|percent\b|per cent\b"
 _NUMBER = (
-    r"(?P<value>\d+(?:\.\d+)?|\.\d+)\s*(?P<of>%|percent\b|per cent\b|/\s*100?\b)?"
-    r"(?![\d.]*\d)(?!\s*(?:-|–|to)\s*\d)"  # not the start of a longer number, nor of a range
+    r"(?<![\d.,\-−])(?P<value>\d+(?:\.\d+)?|\.\d+)"
+    rf"\s*(?P<of>{_PERCENT}|(?:/|out of)\s*100?(?![\d.]))?"
+    rf"(?!\s*(?:{_PERCENT}))(?![\d.,]*\d)(?!e[-+]?\d)"  # whole, not the start of a longer number
+    r"(?!\s*(?:-|–|to|/|out of|of|in)\s*\d)(?!\s*stars?\b)"  # nor of a range, nor a share of something else
 )
-_RANGE = r"\(\s*\d[\d.]*\s*%?\s*(?:-|–|to)\s*\d[\d.]*\s*%?\s*\)"
-_WORDS = r"\b(?:level|score|rating|in|my|this|the|answer|is|of|at|as|about|around|roughly|approximately)\b"
+_RANGE = r"\(\s*0\s*%?\s*(?:-|–|to)\s*(?:1(?:\.0+)?|100)\s*%?\s*\)"
+_ABOUT = r"\b(?:at|about|around|roughly|approximately)\b"
+_WORDS = rf"\b(?:level|score|rating|in (?:my|this|the) answer(?=\s*(?:is\b|[:=]))|is|of|as)\b|{_ABOUT}"
 _GAP = rf"(?:{_RANGE}|{_WORDS}|(?!\.\s)[^\w\n]){{0,24}}?"
 _NO_INTERVAL = r"\b(?! interval| band| region| bound)"
-_BEFORE = re.compile(rf"\b(?:confidence|confident|certainty){_NO_INTERVAL}{_GAP}{_NUMBER}", re.I)
+_NOUN = re.compile(rf"\b(?:confidence|certainty){_NO_INTERVAL}{_GAP}{_NUMBER}", re.I)
+_ADJECTIVE = re.compile(rf"\bconfident\b(?:{_ABOUT}|(?![.?]\s)[^\w\n]){{0,24}}?{_NUMBER}(?<=%|t)", re.I)
 _LINE = re.compile(rf"^[^\w\n]*probability[^\w\n]*?[:=][^\w\n]*?{_NUMBER}", re.I | re.M)
 _AFTER = re.compile(
-    r"(?<![\d.])(?P<value>\d+(?:\.\d+)?)\s*(?P<of>%|percent|per cent)\s*"
+    rf"(?<![\d.,\-−])(?P<value>\d+(?:\.\d+)?)\s*(?P<of>{_PERCENT})\s*"
     rf"(?:confident|certain|sure|confidence|certainty){_NO_INTERVAL}",
     re.I,
 )
@@ -27,23 +32,25 @@ _AFTER = re.compile(
 def stated_confidence(text: str) -> float:
     """The confidence that a text states in figures; NaN where it states none.
 
-    Read as a statement: a number behind "confidence", "confident" or "certainty", with nothing between them but
-    punctuation, a range in brackets and words such as "level", "score", "is", "of" or "about"; a number behind
-    "Probability:" at the start of a line; a percentage before "confident", "certain", "sure", "confidence" or
-    "certainty". Of several, the last. Intervals ("95% confidence interval") are none.
+    Read as a statement: a number behind "confidence" or "certainty", with nothing between them but punctuation, the
+    range 0-1 or 0-100 in brackets and words such as "level", "score", "is", "of", "about" or "in my answer is"; a
+    percentage behind "confident"; a number behind "Probability:" at the start of a line; a percentage before
+    "confident", "certain", "sure", "confidence" or "certainty". Of several, the last. Intervals ("95% confidence
+    interval") are none.
 
-    With "%", "percent", "/10" or "/100" the number is a share of that; without, up to 1 it is a fraction, and above
-    10 a percentage. A number above 1 up to 10 without either could be both, and a share above 1 is none: not a
-    statement. Words ("very sure") are not read.
+    With "%", "percent", "/10", "/100", "out of 10" or "out of 100" the number is a share of that; without, up to 1 it
+    is a fraction, and above 10 a percentage. No statement: a number above 1 up to 10 without either, which could be
+    both; a share above 1; a number on another scale ("4/5", "(1-10): 8", "3 stars"); a negative one; a decimal comma.
+    Words ("very sure") are not read.
     """
-    found = [match for pattern in (_BEFORE, _LINE, _AFTER) for match in pattern.finditer(text)]
+    found = [match for pattern in (_NOUN, _ADJECTIVE, _LINE, _AFTER) for match in pattern.finditer(text)]
     stated = [(match.start("value"), _share(match)) for match in found]
     readable = [pair for pair in stated if not math.isnan(pair[1])]
     return max(readable)[1] if readable else math.nan
 
 
 def _share(match: re.Match[str]) -> float:
-    value, of = float(match["value"]), (match["of"] or "").replace(" ", "").lower()
+    value, of = float(match["value"]), (match["of"] or "").replace(" ", "").lower().replace("outof", "/")
     if of == "/10":
         value /= 10
     elif of or value > 10:

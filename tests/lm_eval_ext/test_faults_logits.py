@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metrics.cases import cases
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.report import auroc_table, show
 
 GREEDY = {"until": ["w7"], "max_gen_toks": 3, "do_sample": False}

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, Phi3Config
 
 from lm_eval_ext.forced import FEWEST, ForcedPass
+from metrics.core import signals
 from metrics.plan import make_plan
 
 RAW = "logits+hidden+attention"
@@ -270,3 +271,18 @@ def test_memory_that_runs_out_where_nothing_can_be_cut_is_said_by_the_error_alon
         look(SEQUENCES[:1])
     handle.remove()
     assert said == [] and look.room == room
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_made_under_mixed_precision_is_as_declared(family, tiny_model):
+    """Only the model runs in the evaluation's precision; what is made of its tensors has its own."""
+    plan = make_plan("standard+all", "all+influence")
+    model = tiny_model(family)
+    mixed = ForcedPass(model, plan, LAYERS, autocast=torch.bfloat16)(SEQUENCES, logits=True)
+    plain = ForcedPass(model, plan, LAYERS)(SEQUENCES, logits=True)
+    for one, other in zip(mixed, plain):
+        assert set(one) == set(other) == set(plan.keep)
+        for name, value in one.items():
+            assert value.dtype == getattr(torch, signals()[name].dtype), name
+            assert torch.equal(value.isnan(), other[name].isnan()), name
+        torch.testing.assert_close(one["lens_entropy"], other["lens_entropy"], rtol=0.05, atol=0.05)

@@ -103,11 +103,13 @@ def rules(monkeypatch):
 
     def monkey_patch(module):
         module.LlamaMLP.forward = lambda self, x: Halved.apply(original(self, x))
+        module.LlamaRMSNorm.extra_repr, module.LlamaRMSNorm.patched = str, True
         module.eager_attention_forward = None
         module.ALL_ATTENTION_FUNCTIONS = copy.copy(module.ALL_ATTENTION_FUNCTIONS)
 
     models = types.ModuleType("lxt.efficient.models")
-    models.DEFAULT_MAP = {modeling_llama: {modeling_llama.LlamaMLP: None, modeling_llama: None}}
+    targets = (modeling_llama.LlamaMLP, modeling_llama.LlamaRMSNorm, modeling_llama)
+    models.DEFAULT_MAP = {modeling_llama: dict.fromkeys(targets)}
     efficient = types.ModuleType("lxt.efficient")
     efficient.monkey_patch, efficient.models = monkey_patch, models
     for name, module in (("lxt", types.ModuleType("lxt")), ("lxt.efficient", efficient), (models.__name__, models)):
@@ -119,8 +121,10 @@ def test_lrp_applies_the_rules_and_takes_them_back(tiny_model, rules):
     model, (prompt, answer) = tiny_model("llama"), TEXTS[0]
     check_lrp(model)
     kept = modeling_llama.eager_attention_forward, modeling_llama.ALL_ATTENTION_FUNCTIONS
+    norm = dict(vars(modeling_llama.LlamaRMSNorm))
     found = lrp(model, TEXTS, CPU)
     assert modeling_llama.LlamaMLP.forward is rules
+    assert dict(vars(modeling_llama.LlamaRMSNorm)) == norm
     assert (modeling_llama.eager_attention_forward, modeling_llama.ALL_ATTENTION_FUNCTIONS) == kept
 
     embedded = model.get_input_embeddings()(torch.tensor([prompt + answer])).detach().requires_grad_()

@@ -168,6 +168,21 @@ def test_layers_weighted_by_the_lens(tiny_model):
         torch.testing.assert_close(found[row][LENS], value, rtol=1e-3, atol=1e-5)
 
 
+def test_the_pass_weights_by_the_models_own_lens(tiny_model):
+    model = tiny_model("llama", "eager")
+    found = ForcedPass(model, make_plan((), LENS), (0,))(SEQUENCES)
+    batch = Batch(SEQUENCES, None)
+    folds = Influences(model, [LENS], batch, True)
+    with torch.no_grad(), folds.taps():
+        for _ in batch.read(model, model.device, batch.width):
+            pass
+    with torch.no_grad():
+        expected = dict(folds.results(lambda states: model.lm_head(model.model.norm(states))))
+    for row, one in enumerate(found):
+        assert one[LENS].isfinite().all()
+        torch.testing.assert_close(one[LENS], expected[row][LENS], rtol=1e-4, atol=1e-6)
+
+
 def truncated(model, depth):
     """The same model with its first blocks alone."""
     cut = copy.deepcopy(model)

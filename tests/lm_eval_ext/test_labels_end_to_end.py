@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.plan import derive, make_plan
 from metrics.store import open_store
 

@@ -58,8 +58,9 @@ def alike(a, b, tolerance=2e-4):
         other = b[key]
         assert set(one.signals) == set(other.signals) >= {"entropy", "hidden_norm", "attention_diagonal"}
         for name, value in one.signals.items():
+            close = max(tolerance, 1e-3) if value.dtype == torch.float16 else tolerance  # one step of half precision
             torch.testing.assert_close(
-                value, other.signals[name], rtol=tolerance, atol=tolerance, equal_nan=True, msg=f"{key} {name}"
+                value, other.signals[name], rtol=close, atol=close, equal_nan=True, msg=f"{key} {name}"
             )
 
 

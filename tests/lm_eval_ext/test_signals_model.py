@@ -102,7 +102,7 @@ def test_sdpa_records_what_eager_does(family, kind, make_lm, reopened, instance,
 
 
 def test_generation_keeps_the_models_own_attention(make_lm, instance, prompts):
-    lm = make_lm("llama", signals="all", attention="sdpa")
+    lm = make_lm("llama", signals="attention_diagonal+hidden_norm", attention="sdpa")
     seen = []
     block = blocks(lm.model)[0]
     handle = block.register_forward_hook(lambda m, a, o: seen.append(lm.model.config._attn_implementation))

@@ -7,7 +7,7 @@ import torch
 from scripted import script, scripted
 from spelling import THINK, byte_fallback, word_level
 
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.record import Key
 from metrics.score import score, units
 from metrics.store import open_store

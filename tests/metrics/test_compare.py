@@ -8,9 +8,9 @@ import pytest
 import stores
 
 from metrics import stats
+from metrics.choosing import choose
 from metrics.compare import judged, match_documents, pair_frame, pair_up, recorded
 from metrics.compare_tables import accuracy_table, auroc_table, macro_auroc_table, show
-from metrics.core import choose
 from metrics.disagreement import disagreement_table, pick
 from metrics.store import open_store
 

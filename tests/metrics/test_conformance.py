@@ -11,7 +11,8 @@ import frozen_peers as frozen
 import pytest
 from frozen_peers import POLYGRAPH, Row, negated, same
 
-from metrics.core import choose, metrics
+from metrics.choosing import choose
+from metrics.core import metrics
 
 LN_V = math.log(frozen.VOCAB)
 

@@ -9,8 +9,7 @@ import frozen_peers as frozen
 import pytest
 from frozen_peers import POLYGRAPH, Row, same
 
-from metrics import core
-from metrics.core import choose, metrics, signals
+from metrics.core import features
 
 HALF = 1e-3
 BLOCKS, HEADS = 4, 3

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metrics.core import Choice, choose, metrics, signals
+from metrics.choosing import choose
+from metrics.core import Choice, metrics, signals
 from metrics.plan import BYTES, derive, make_plan
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from metrics import core
-from metrics.core import Choice, choose, load, metric, metric_cost, metrics, raw, signal, signals, unknown, words
+from metrics.choosing import choose
+from metrics.core import Choice, load, metric, metric_cost, metrics, raw, signal, signals
+from metrics.naming import unknown, words
 
 
 @pytest.fixture

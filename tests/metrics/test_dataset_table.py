@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from metrics import stats
 from metrics.cases import LOWER, Case
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.dataset_table import MACRO, Dataset, dataset_table, firsts, show
 from metrics.report import interval
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from stores import record, write
 
 from metrics import core, open_store
+from metrics.choosing import choose_features
 from metrics.cli import main
 from metrics.score import FeatureArrays, features, units
 
@@ -64,7 +65,7 @@ def test_options_stand_in_the_id(registry, store):
         store.features("extremes(times=x)")
     with pytest.raises(ValueError, match=r"unknown feature 'extreme'. Did you mean 'extremes'"):
         store.features("extreme")
-    assert "extremes" in {c.id for c in core.choose_features("all")}
+    assert "extremes" in {c.id for c in choose_features("all")}
 
 
 def test_unequal_widths_are_refused(registry):
@@ -76,7 +77,7 @@ def test_unequal_widths_are_refused(registry):
     records = {r.key: r for r in (record(0, tokens=4), record(1, tokens=5))}
     entries = {key: {"kind": r.kind, "prompt_hash": r.prompt_hash} for key, r in records.items()}
     with pytest.raises(ValueError, match="feature 'ragged' has 3 and 4 entries"):
-        features(units(entries), core.choose_features("ragged"), lambda _, keys: (records[k] for k in keys))
+        features(units(entries), choose_features("ragged"), lambda _, keys: (records[k] for k in keys))
 
 
 def test_an_intermediate_is_refused(registry):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from metrics import core, open_store
-from metrics.core import choose, raw
+from metrics.choosing import choose
+from metrics.core import raw
 from metrics.grid import grid_score
 from metrics.record import Key, Record, Span
 from metrics.score import score, units

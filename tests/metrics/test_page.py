@@ -4,7 +4,7 @@ import pytest
 import stores
 import torch
 
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.explain import shade
 from metrics.page import make_page, more_uncertain, texts_of
 from metrics.store import open_store

@@ -8,7 +8,7 @@ from scipy.stats import false_discovery_control, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from metrics.cases import MOST_CAUSES, Case, cases, errors_by
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.report import BASELINES, alike, auroc_table, graded_table, macro_table, show
 from metrics.stats import delong_interval, delong_test, macro_average, prr
 

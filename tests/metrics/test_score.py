@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.record import Key, Record, Span
 from metrics.score import record_id, score, units
 

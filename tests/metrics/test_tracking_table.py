@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metrics.cases import LOWER, Case
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.dataset_table import Dataset
 from metrics.tracking_table import POOLED, show, tracking_table
 

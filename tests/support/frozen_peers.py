@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.core import choose
+from metrics.choosing import choose
 from metrics.plan import derive, make_plan
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "peers"

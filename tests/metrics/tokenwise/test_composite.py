@@ -5,7 +5,8 @@ import pickle
 import pytest
 import torch
 
-from metrics.core import choose, signals
+from metrics.choosing import choose
+from metrics.core import signals
 from metrics.plan import make_plan
 from metrics.tokenwise.values import DIRECTIONS, token_metrics
 from metrics.tokenwise.weights import weightings

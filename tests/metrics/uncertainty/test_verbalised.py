@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from metrics.core import choose, metrics
+from metrics.choosing import choose
+from metrics.core import metrics
 from metrics.record import Key, Record, Span
 from metrics.score import score, units
 from metrics.uncertainty.verbalised import stated_confidence
@@ -41,6 +42,17 @@ from metrics.uncertainty.verbalised import stated_confidence
         ("I am confident that 40% of them left", math.nan),
         ("I am confident. 20 apples", math.nan),
         ("", math.nan),
+        ("Confidence: 9 out of 10", 0.9),
+        ("I'm confident: 80%", 0.8),
+        ("Confidence - 0.8", 0.8),
+        ("I'm confident the answer is 42", math.nan),
+        ("I am confident in my answer of 42", math.nan),
+        ("I am confident: 12", math.nan),
+        ("Confident? 12%", math.nan),
+        ("My confidence in the answer 42 is high", math.nan),
+        *((f"Confidence: {of}", math.nan) for of in ("1/5", "4/5", "1 / 5", "1 of 5", "1 in 10", "18/20", "1 star")),
+        *((f"Confidence ({scale})", math.nan) for scale in ("1-10): 1", "1-10): 8", "1 to 5): 20", "0-10): 8")),
+        *((f"Confidence: {other}", math.nan) for other in ("0,85", "85,5 %", "1e-1", "-0.5", "10%-20%", "10% to 20%")),
     ],
 )
 def test_stated_confidence(text, expected):
