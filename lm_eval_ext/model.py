@@ -134,7 +134,10 @@ class HFStoreLM(HFLM):
         self._further = self._further_passes()
         if not plan.extra_pass:
             return ()
-        layers = select(self._options.layers, len(blocks(self.model)))
+        depth = len(blocks(self.model))
+        layers = select(self._options.layers, depth)
+        if "lens" in plan.capture:
+            layers = tuple(sorted({*layers, depth}))  # what its metrics hold the others against
         probe(self.model, plan, layers, device=self.device, translators=self.translators)
         return layers
 

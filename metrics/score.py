@@ -249,7 +249,7 @@ def lack(needs: Iterable[str], available: Mapping[str, Tensor] | str, span: str,
             axis_option = "option" in known[name].axes
             absent = ABSENT.get(name, f"signal '{name}' was not recorded")
             return "not multiple choice" if axis_option else absent
-        if "token" in known[name].axes and available["token_count"] == 0:
+        if known[name].cost != "free" and available["token_count"] == 0:
             return f"empty {span}"
     return ""
 

@@ -37,20 +37,20 @@ def attention_row_entropy(attention: Tensor) -> Tensor:
     """Entropy of each step's attention over the positions it can see: -sum_j a_j ln a_j.
 
     The weights are taken as they are. Where a sink takes part of a row (gpt-oss), they sum to less than one, they are
-    not renormalised, and the sink has no term of its own; with ``s = attention_sink``, the entropy over positions and
-    sink is this plus ``-s ln s``, and that of the renormalised row is ``this / (1 - s) + ln(1 - s)``.
+    not renormalised, and the sink has no term of its own: with s the sink's share of the row, the entropy over both is
+    this plus ``-s ln s``, and that of the renormalised row is ``this / (1 - s) + ln(1 - s)``.
     """
     return torch.special.entr(attention.float()).sum(-1).half()
 
 
-@signal(axes=("layer", "head", "step"), unit="probability", dtype="float16")
+@signal(axes=("layer", "step"), unit="probability")
 def attention_sink(attention: Tensor) -> Tensor:
-    """Weight of each step's row that falls on no position: 1 - sum_j a_j.
+    """Weight of each step's row that falls on no position, mean over heads: 1 - (1/H) sum_h sum_j a_hj.
 
     In models with learned sinks (gpt-oss) it is the sink's share. In others, whose rows sum to one, it is nothing but
     rounding, of either sign: about 1e-7 in single precision, up to 1e-2 in half; it is not clipped.
     """
-    return (1 - attention.float().sum(-1)).half()
+    return 1 - attention.float().sum(-1).mean(1)
 
 
 @signal(axes=("layer", "step"), unit="probability")

@@ -117,7 +117,8 @@ def rauq(
 
     w_j is the entry that both codes take for the attention to the previous token: A[q, q] of the query q that produces
     token j, which is the previous token itself. `rauq_previous` has A[i, i - 1]. Where fewer than four layers are
-    recorded, the middle third is cut at the last. Range [1, inf) for ``mean_log``; 1 - ln p_0 for one token.
+    recorded, the middle third is cut at the last; of m it is those from floor(m / 3) to ceil(2 m / 3), both included,
+    as LM-Polygraph has it: 13 of 32. Range [1, inf) for ``mean_log``; 1 - ln p_0 for one token.
 
     Raises:
         ValueError: alpha is outside [0, 1], or an option's word is not known.

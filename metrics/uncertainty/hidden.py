@@ -102,7 +102,7 @@ def state_norm(hidden_norm: Tensor, *, layer: str = "all") -> Tensor:
     variants=[{"layer": "all"}],
 )
 def llm_check_hidden(hidden_log_determinant: Tensor, *, layer: str = "0.5") -> Tensor:
-    """LLM-Check's hidden score: mean log-eigenvalue of the Gram matrix of the tokens' centred states, of one layer.
+    """LLM-Check's hidden score: mean log-eigenvalue of the Gram matrix of a generation's centred states, one layer.
 
     It falls and rises with the number of tokens, see `hidden_log_determinant`; compare it with `answer_length`. The
     source recommends a middle layer; ``all`` is the mean over layers.
@@ -115,7 +115,7 @@ def llm_check_hidden(hidden_log_determinant: Tensor, *, layer: str = "0.5") -> T
 
 @metric(higher="neutral", unit="nat", source="arXiv:2502.02013", variants=[{"layer": "0.5"}])
 def matrix_entropy(hidden_matrix_entropy: Tensor, *, layer: str = "all") -> Tensor:
-    """Von Neumann entropy of the answer's states, mean over layers: on how many directions they spread.
+    """Von Neumann entropy of the generation's states, mean over layers: on how many directions they spread.
 
     At most ln of the number of tokens, so it grows with length. The source relates it to layers, not to errors.
 

@@ -70,7 +70,7 @@ def by_loops(logits, states, maps, first, tokens):
     made["attention_row_entropy"] = [
         [[-math.fsum(a * math.log(a) for a in row if a > 0) for row in head] for head in layer] for layer in rows
     ]
-    made["attention_sink"] = np.zeros(rows.shape[:3])
+    made["attention_sink"] = np.zeros((rows.shape[0], rows.shape[2]))
     return made | states_by_loops(states, first) | maps_by_loops(maps, first)
 
 

@@ -255,3 +255,8 @@ def test_translators_come_before_the_norm(tmp_path):
             moved = states[k] + states[k] @ tensors[f"{k}.weight"].T + tensors[f"{k}.bias"]
             torch.testing.assert_close(found[k], model.lm_head(model.model.norm(moved)), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[3], logits)
+
+
+def test_the_last_layer_is_recorded_whatever_is_selected(make_lm):
+    assert make_lm("llama", metrics="lens", layers="0+1").layers == (0, 1, 3)
+    assert make_lm("llama", metrics="answer_length", signals="hidden_norm", layers="0+1").layers == (0, 1)

@@ -134,6 +134,13 @@ def test_every_missing_score_has_its_reason():
     assert made.unscored["choice_entropy"] == {"not multiple choice": 3}
 
 
+def test_an_empty_answer_has_no_score_of_the_states_behind_it_either():
+    one = text_record(0, [-1.0, -2.0], (0, 0), hidden_mean=torch.randn(4, 6))
+    made = table([one], "coe_r+answer_length")
+    assert made.unscored["coe_r"] == {"empty answer": 1}
+    assert made.values["answer_length"] == [0.0]
+
+
 def test_a_record_without_the_span_is_unscored():
     thinking = text_record(0, [-1.0, -2.0, -4.0], (2, 3))
     thinking = replace(thinking, spans={**thinking.spans, "thought": Span(0, 2)})
