@@ -35,6 +35,9 @@ POOLINGS = (
 SMALL = 200_000
 """So many scores take one process less time than it takes to start others."""
 
+WHOLE = ("csv", "json")
+"""Formats that are looked up rather than read: with every configuration, these have a row for each."""
+
 
 @dataclass(frozen=True)
 class GridStore:
@@ -133,7 +136,7 @@ def grid(
         if case.wrong is None:
             click.echo(f"{case.title}: graded, so no answer is wrong; pass --threshold", err=True)
         else:
-            tables += grid_tables(case, chosen, scheme, top=top)
+            tables += grid_tables(case, chosen, scheme, top=top, every=not top and format_ in WHOLE)
     if not tables:
         raise click.ClickException(f"{path}: every label is graded, so no answer is wrong; pass --threshold")
     write(tables, format_, out, show_grid)
@@ -179,7 +182,7 @@ def _nothing(store: Store, why: str) -> NoReturn:
 
 
 def _layers(store: Store, word: str, layers: str) -> list[str]:
-    """A token metric once for each layer, where it has layers and none is named."""
+    """A token metric once for each layer, where it has layers, none is named, and it was recorded."""
     known = token_metrics()
     if word not in known or not known[word].layered:
         return [word]
@@ -187,7 +190,7 @@ def _layers(store: Store, word: str, layers: str) -> list[str]:
         return [f"{word}(layer={layer.strip()})" for layer in layers.split("+")]
     need = known[word].needs[0]
     count = next((r.signals[need].shape[0] for r in store.records([need]) if need in r.signals), 0)
-    return [f"{word}(layer={layer})" for layer in range(count)]
+    return [f"{word}(layer={layer})" for layer in range(count)] or [word]
 
 
 def _cores() -> int:

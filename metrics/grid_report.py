@@ -62,14 +62,15 @@ def make_grid(case: Case, chosen: Sequence[Choice]) -> Grid | None:
     return Grid(case, case.wrong, parts, names, scores, ordered, ordered.auroc(case.wrong), eligible)
 
 
-def grid_tables(case: Case, chosen: Sequence[Choice], scheme: Scheme, *, top: int) -> list[Table]:
+def grid_tables(case: Case, chosen: Sequence[Choice], scheme: Scheme, *, top: int, every: bool = False) -> list[Table]:
     """The best of the grid in-sample, the winner on documents that did not choose it, and what each factor does.
 
     Args:
         case: with a binary label; composites and references among its scores.
         chosen: the metrics of the case.
         scheme: how winners are chosen.
-        top: rows of the first table; all at 0.
+        top: orders of the documents in the first table; all at 0.
+        every: a row for each configuration of an order; else for the first alone.
     """
     wrong = case.wrong
     assert wrong is not None
@@ -80,10 +81,10 @@ def grid_tables(case: Case, chosen: Sequence[Choice], scheme: Scheme, *, top: in
     if np.isnan(grid.auroc).all():
         return [Table(case.title, [], [f"{rate} With one class there is no AUROC.", *_absent(case)])]
     selected = None
-    if min(wrong.sum(), (~wrong).sum()) >= 2 * FEW:
+    if _smallest_class(wrong, scheme.share) >= FEW:
         options: dict[str, Any] = {"repeats": scheme.repeats, "share": scheme.share, "seed": scheme.seed}
         selected = stats.nested_selection(grid.ordered, wrong, grid.eligible, **options)
-    tables = [_top_table(grid, selected, scheme, top, rate)]
+    tables = [_top_table(grid, selected, scheme, rate, top=top, every=every)]
     if selected is not None:
         tables.append(_nested_table(grid, selected, scheme))
     return [*tables, *effect_tables(grid)]
@@ -101,7 +102,18 @@ def _absent(case: Case) -> list[str]:
     return [*told, *absent_notes(few)]
 
 
-def _top_table(grid: Grid, selected: stats.Selected | None, scheme: Scheme, top: int, rate: str) -> Table:
+def _smallest_class(wrong: np.ndarray, share: float) -> int:
+    """Documents in the smaller class of the part that chooses or of the part that judges, whichever has fewer."""
+    counts = [int(wrong.sum()), int((~wrong).sum())]
+    if min(counts) < 2:
+        return 0
+    choosing = [stats.choosing_count(count, share) for count in counts]
+    return min(*choosing, *(count - taken for count, taken in zip(counts, choosing)))
+
+
+def _top_table(
+    grid: Grid, selected: stats.Selected | None, scheme: Scheme, rate: str, *, top: int, every: bool
+) -> Table:
     first = grid.ordered.same_order()
     distinct = np.unique(first)
     p = np.full(len(grid.names), np.nan)
@@ -112,33 +124,39 @@ def _top_table(grid: Grid, selected: stats.Selected | None, scheme: Scheme, top:
         else np.bincount(first[selected.winner], minlength=len(grid.names))
     )
     paired = _paired(grid, scheme, distinct)
-    alike = np.bincount(first, minlength=len(first))
-    best = [int(i) for i in np.argsort(-np.nan_to_num(grid.auroc, nan=-1.0), kind="stable") if first[i] == i]
-    rows = [
-        _row(grid.names[i], grid.case.scores[grid.names[i]], grid.wrong)
-        | {"p_bh": float(p[first[i]])}
-        | ({"p_paired_bh": float(paired[first[i]])} if paired is not None else {})
-        | {"wins": math.nan if selected is None else float(wins[i] / scheme.repeats), "same_order": int(alike[i])}
-        for i in (best[:top] if top else best)
-    ]
+    members: dict[int, list[int]] = {}
+    for i, leader in enumerate(first.tolist()):
+        members.setdefault(leader, []).append(i)
+    best = sorted(members, key=lambda i: -math.inf if math.isnan(grid.auroc[i]) else grid.auroc[i], reverse=True)
+    rows: list[dict[str, Any]] = []
+    for i in best[:top] if top else best:
+        row = _row(grid.names[i], grid.case.scores[grid.names[i]], grid.wrong) | {"p_bh": float(p[i])}
+        row |= paired.get(i, {})
+        row |= {"wins": math.nan if selected is None else float(wins[i] / scheme.repeats)}
+        row |= {"same_order": len(members[i]), "first_of_order": grid.names[i]}
+        rows += [row | {"metric": grid.names[member]} for member in (members[i] if every else [i])]
     for name in _references(grid, scheme):
         rows.append(_row(name, grid.case.scores[name], grid.wrong))
     worse = int(np.count_nonzero(grid.auroc < 0.5))
     notes = [
         rate,
-        f"{len(grid.names)} configurations, {len(distinct)} orders of the documents among them, each shown once "
+        f"{len(grid.names)} configurations, {len(distinct)} orders of the documents among them, "
+        f"{'with a row for every configuration' if every else 'each shown once'} "
         "(same order: how many configurations share it). The AUROCs of this table are "
         "in-sample: the top row is picked on the documents that judge it.",
         "p (BH): wrong and right answers score alike (Mann-Whitney), Benjamini-Hochberg over the distinct orders: "
         f"{int(np.count_nonzero(p[distinct] <= 0.05))} of them at most .05.",
         f"Signs are fixed in advance; {worse} of {len(grid.names)} configurations are below .5.",
     ]
-    if paired is not None:
-        notes.append(f"p over {scheme.against} (BH): paired DeLong, Benjamini-Hochberg over the distinct orders.")
+    if paired:
+        notes.append(
+            f"Gain: over {scheme.against}, on the documents that both score, paired DeLong; its p is two-sided, "
+            f"Benjamini-Hochberg over the distinct orders, none with fewer than {FEW} in a class."
+        )
     elif scheme.against is not None:
         notes.append(f"{scheme.against} has no score here, or a class has fewer than {FEW}: no paired test.")
     if selected is None:
-        notes.append(f"Fewer than {2 * FEW} documents in a class: no winner is chosen on a split.")
+        notes.append(f"A split would leave fewer than {FEW} of a class in one part: no winner is chosen on a split.")
     short = int(np.count_nonzero(~grid.eligible))
     if short:
         notes.append(f"{short} configurations score less than {ENOUGH:.0%} of what others do, and cannot win.")
@@ -157,15 +175,24 @@ def _row(name: str, score: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _paired(grid: Grid, scheme: Scheme, distinct: np.ndarray) -> np.ndarray | None:
-    """Adjusted p of the paired tests against the metric of the scheme (K,); None without one."""
+def _paired(grid: Grid, scheme: Scheme, distinct: np.ndarray) -> dict[int, dict[str, float]]:
+    """By the distinct orders, the gain over the metric of the scheme with its adjusted p; empty without such a test."""
     against = grid.case.scores.get(scheme.against or "")
     if against is None or min(grid.wrong.sum(), (~grid.wrong).sum()) < FEW:
-        return None
-    found = np.full(len(grid.names), np.nan)
-    tests = [stats.delong_test(grid.scores[i], against, grid.wrong).p for i in distinct]
-    found[distinct] = stats.benjamini_hochberg(tests)
-    return found
+        return {}
+    tests = [_tested(grid.scores[i], against, grid.wrong) for i in distinct]
+    adjusted = stats.benjamini_hochberg([p for _, p in tests])
+    return {
+        int(i): {"delta": gain.value, "delta_lower": gain.lower, "delta_upper": gain.upper, "p_delta_bh": float(p)}
+        for i, (gain, _), p in zip(distinct, tests, adjusted)
+    }
+
+
+def _tested(score: np.ndarray, against: np.ndarray, wrong: np.ndarray) -> tuple[stats.Estimate, float]:
+    """Gain on the documents that both score, and its p, which is NaN with fewer than `FEW` of these in a class."""
+    test = stats.delong_test(score, against, wrong)
+    positives, n = test.difference.n_positive or 0, test.difference.n
+    return test.difference, test.p if min(positives, n - positives) >= FEW else math.nan
 
 
 def _references(grid: Grid, scheme: Scheme) -> list[str]:
@@ -180,16 +207,20 @@ def _nested_table(grid: Grid, selected: stats.Selected, scheme: Scheme) -> Table
         {"what": "winner, on the other part", **_spread("auroc", selected.outside)},
         {"what": f"best in-sample: {grid.names[best]}", "auroc": float(grid.auroc[best])},
     ]
+    untested: list[str] = []
     for name in _references(grid, scheme):
         score = grid.case.scores[name]
         ordered = stats.Sorted(score[None])
         alone = np.array([ordered.auroc(grid.wrong, part)[0] for part in selected.judged])
         tests = [
-            stats.delong_test(grid.scores[winner][part], score[part], grid.wrong[part]).p
+            _tested(grid.scores[winner][part], score[part], grid.wrong[part])
             for winner, part in zip(selected.winner, selected.judged)
         ]
+        gain, p = np.array([gain.value for gain, _ in tests]), np.array([p for _, p in tests])
         row = {"what": f"{name}, on the other part", **_spread("auroc", alone)}
-        rows.append(row | _spread("gain", selected.outside - alone) | {"p": stats.doubled_median(np.array(tests))})
+        rows.append(row | _spread("gain", gain) | {"p": stats.doubled_median(p)})
+        if lacking := int(np.count_nonzero(np.isnan(p))):
+            untested.append(f"{name} {lacking}")
     counts = Counter(grid.names[i] for i in selected.winner)
     won = "; ".join(f"{name} {count / scheme.repeats:.2f}" for name, count in counts.most_common(5))
     more = f" and {len(counts) - 5} others" if len(counts) > 5 else ""
@@ -197,10 +228,12 @@ def _nested_table(grid: Grid, selected: stats.Selected, scheme: Scheme) -> Table
         f"{scheme.repeats} random splits, stratified by the label, seed {scheme.seed}: {scheme.share:.0%} of the "
         "documents choose the configuration of highest AUROC, the others judge it.",
         "In brackets: where 95 % of the splits lie. Splits share documents, so this is no confidence interval.",
-        "Gain: of the winner over the row's metric, on the part that did not choose. p: twice the median over "
-        "splits of the paired DeLong test's.",
+        "Gain: of the winner over the row's metric, on the documents of the other part that both score. p: twice the "
+        "median over splits of the paired DeLong test's.",
         f"Won: {won}{more}.",
     ]
+    if untested:
+        notes.append(f"Splits without a test, fewer than {FEW} in a class having both scores: {', '.join(untested)}.")
     return Table(f"{grid.case.title}: chosen on a disjoint split", rows, notes)
 
 
@@ -246,10 +279,11 @@ def _effects(grid: Grid, factors: Sequence[str], parts: Sequence[tuple[str, ...]
     for factor, names, mean, share in zip(factors, levels, means, shares):
         for i in np.argsort(-mean, kind="stable"):
             rows.append({"factor": factor, "share": float(share), "level": names[i], "auroc": float(mean[i])})
-    notes = [
-        f"Mean AUROC {values.mean():.3f} of {values.size} configurations, each level averaged over all others.",
-        f"Share: of the variance between configurations; {rest:.3f} is left to combinations of factors.",
-    ]
+    notes = [f"Mean AUROC {values.mean():.3f} of {values.size} configurations, each level averaged over all others."]
+    if math.isnan(rest):
+        notes.append("All have the same AUROC, so that no factor has a share of a variance.")
+    else:
+        notes.append(f"Share: of the variance between configurations; {rest:.3f} is left to combinations of factors.")
     return Table(title, rows, [*notes, *note])
 
 
@@ -268,11 +302,11 @@ def show_grid(table: Table, format_: str) -> str:
         for name, value in row.items():
             if name.startswith("p"):
                 cells[_HEAD[name]] = "<.001" if value < 0.001 else value
-            elif name in ("auroc", "gain"):
-                lower, upper = ("lower", "upper") if "lower" in row else (f"{name}_lower", f"{name}_upper")
-                bracketed = interval({lower: math.nan, upper: math.nan, **row}, name, lower, upper)
-                cells[_HEAD[name]] = bracketed if "lower" in row or f"{name}_lower" in row else value
-            elif not name.endswith(("lower", "upper")):
+            elif name in ("auroc", "gain", "delta"):
+                own = f"{name}_lower" in row
+                lower, upper = (f"{name}_lower", f"{name}_upper") if own else ("lower", "upper")
+                cells[_HEAD[name]] = interval(row, name, lower, upper) if lower in row else value
+            elif name != "first_of_order" and not name.endswith(("lower", "upper")):
                 cells[_HEAD.get(name, name)] = value
         rows.append(cells)
     return page(table.title, render(rows, format_), table.notes, format_)
@@ -284,7 +318,8 @@ _HEAD: Mapping[str, str] = {
     "gain": "gain of the winner",
     "p": "p",
     "p_bh": "p (BH)",
-    "p_paired_bh": "p over baseline (BH)",
+    "delta": "gain over baseline",
+    "p_delta_bh": "p of the gain (BH)",
     "share": "share of variance",
     "same_order": "same order",
 }

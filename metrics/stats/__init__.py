@@ -54,7 +54,7 @@ from metrics.stats.recalibration import (
     why_not,
 )
 from metrics.stats.resample import bootstrap_difference, bootstrap_interval
-from metrics.stats.selection import Selected, doubled_median, nested_selection
+from metrics.stats.selection import Selected, choosing_count, doubled_median, nested_selection
 from metrics.stats.selective import (
     RiskCoverage,
     augrc,
@@ -103,6 +103,7 @@ __all__ = [
     "brier_parts",
     "calibrated_errors",
     "calibration_error",
+    "choosing_count",
     "constant",
     "cross_fit",
     "delong_covariance",

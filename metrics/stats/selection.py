@@ -66,8 +66,13 @@ def _choosing(rng: np.random.Generator, truth: np.ndarray, share: float) -> np.n
     part = np.zeros(len(truth), dtype=bool)
     for of in (truth, ~truth):
         items = np.flatnonzero(of)
-        part[rng.permutation(items)[: min(max(1, round(share * len(items))), len(items) - 1)]] = True
+        part[rng.permutation(items)[: choosing_count(len(items), share)]] = True
     return part
+
+
+def choosing_count(count: int, share: float) -> int:
+    """How many of a class's `count` items, at least two, choose: `share`, rounded, at least one and not all."""
+    return min(max(1, round(share * count)), count - 1)
 
 
 def doubled_median(p: np.ndarray) -> float:

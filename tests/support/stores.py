@@ -87,6 +87,18 @@ def results(folder, task, right, stamp="2026-01-02T03-04-05.678901", metric="acc
     return path
 
 
+def judged(folder, right):
+    """A store of one record a document, the wrong ones of more entropy, and lm-eval's result file that judges them."""
+    made = torch.Generator().manual_seed(0)
+    records = []
+    for i, good in enumerate(right):
+        one = record(i, tokens=2 + i % 4, names=("entropy", "logprob", "scalar"))
+        entropy = torch.rand(one.token_count, generator=made) + 0.3 * (1 - good)
+        one.signals.update(entropy=entropy, logprob=-torch.rand(one.token_count, generator=made))
+        records.append(one)
+    return write(folder / "store", records, shard_records=16), results(folder / "out", "t", right)
+
+
 def contents(store):
     """Everything a store says of each key: its entry and the values of its signals."""
     from metrics.slices import recorded_signals
