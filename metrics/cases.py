@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,16 @@ class Case:
     def title(self) -> str:
         """Task, verdict and subset in one line."""
         return f"{self.task}, {self.label}" + (f", {self.subset}" if self.subset else "")
+
+
+def among(tasks: Collection[str], label: str | None, filter_: str | None) -> Callable[[Case], bool]:
+    """Whether a case is of one of the tasks, of the label and of the filter; no tasks and None stand for any."""
+
+    def wanted(case: Case) -> bool:
+        metric, _, of = case.verdict.partition("@")
+        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
+
+    return wanted
 
 
 def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | None = None) -> list[Case]:

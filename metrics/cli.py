@@ -193,6 +193,11 @@ def plan(
     """
     made = make_plan(metrics_, signals_, raw)
     shape = _shape(model, prompt_tokens, tokens, layers)
+    if layers is not None and layers > shape.blocks + 1:
+        raise click.ClickException(
+            f"--layers {layers}: {model or 'a model of the default shape'} has {shape.blocks + 1}, the embedding's "
+            f"output and {shape.blocks} blocks; give at most {shape.blocks + 1}"
+        )
     sizes = bytes_per_record(made, shape, raw_bytes)
     known = signals()
     rows = [

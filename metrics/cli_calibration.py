@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from metrics.calibrate import Method, Predictions, Scheme, calibration_table, predict, show_calibration
-from metrics.cases import Case
+from metrics.cases import Case, among
 from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import NORMS, find_cases, metrics_option, resolve, write
@@ -75,10 +75,7 @@ def _binary_cases(metrics: Sequence[Choice], of: Wanted) -> list[Case]:
         )
     store, source = resolve(of.path, of.samples or of.labels)
 
-    def wanted(case: Case) -> bool:
-        metric, _, named = case.verdict.partition("@")
-        return (not of.tasks or case.task in of.tasks) and of.label in (None, metric) and of.filter_ in (None, named)
-
+    wanted = among(of.tasks, of.label, of.filter_)
     options = {"span": of.span, "threshold": of.threshold, "field": None}
     found = [c for c, _ in find_cases(store, source, metrics, wanted, **options)]
     graded = [case.title for case in found if case.wrong is None]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from metrics.cases import Case
+from metrics.cases import among
 from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import NORMS, metrics_option, resolve, save_frame, say_unused
@@ -78,10 +78,7 @@ def compare(
         stores.append(store)
         sides.append(_judged(store, source, chosen, span=span, threshold=threshold, name=name))
 
-    def wanted(case: Case) -> bool:
-        metric, _, of = case.verdict.partition("@")
-        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
-
+    wanted = among(tasks, label, filter_)
     first, second = ({key: one for key, one in side.items() if wanted(one.case)} for side in sides)
     _refuse_nothing(sides, first, second)
     documents = recorded(stores[0].entries()), recorded(stores[1].entries())

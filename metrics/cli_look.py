@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from metrics import looking
-from metrics.cases import Case, oriented_scores
+from metrics.cases import among, oriented_scores
 from metrics.choosing import choose
 from metrics.cli_store import NORMS, find_cases, metrics_option, resolve
 from metrics.drawing import SUFFIXES, Picture, save
@@ -101,10 +101,7 @@ def plot(
     if missing is not None:
         raise click.ClickException(f"--task {missing}: {store.path} holds {', '.join(held) or 'no task'}")
 
-    def wanted(case: Case) -> bool:
-        metric, _, of = case.verdict.partition("@")
-        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
-
+    wanted = among(tasks, label, filter_)
     found = find_cases(store, source, chosen, wanted, span=span, threshold=threshold, field=None) if labelled else []
 
     @functools.cache

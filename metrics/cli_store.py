@@ -11,7 +11,7 @@ import click
 import pandas as pd
 
 from metrics import labels as labels_
-from metrics.cases import Case, cases, errors_by
+from metrics.cases import Case, among, cases, errors_by
 from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.core import Choice
@@ -190,10 +190,7 @@ def auroc(
     baseline = one_metric(against) if against else None
     store, source = resolve(path, samples or labels)
 
-    def wanted(case: Case) -> bool:
-        metric, _, of = case.verdict.partition("@")
-        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
-
+    wanted = among(tasks, label, filter_)
     found = find_cases(store, source, chosen, wanted, span=span, threshold=threshold, field=errors_by)
     tables: list[Table] = []
     binary: list[tuple[Case, Table]] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from metrics import dataset_table, tracking_table
-from metrics.cases import Case
+from metrics.cases import among
 from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import find_cases, resolve, write
@@ -59,10 +59,7 @@ def table(
         raise click.ClickException(f"--samples: {len(samples)} for {len(paths)} paths; give one for each")
     chosen = choose([metrics_, *BASELINES])
 
-    def wanted(case: Case) -> bool:
-        metric, _, of = case.verdict.partition("@")
-        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
-
+    wanted = among(tasks, label, filter_)
     opened = [resolve(path, given) for path, given in zip(paths, samples or [None] * len(paths))]
     names = _names([store for store, _ in opened])
     datasets = [

@@ -59,24 +59,32 @@ def distributions(request: Request) -> Found:
 def roc(request: Request) -> Found:
     """ROC curves with bands."""
     yield from _each(
-        request, lambda case, names: scores.roc(case, names, seed=request.seed, replicates=request.replicates)
+        request,
+        lambda case, names: scores.roc(case, names, seed=request.seed, replicates=request.replicates),
+        both=True,
     )
 
 
 def coverage(request: Request) -> Found:
     """Risk-coverage curves."""
-    yield from _each(request, lambda case, names: scores.coverage(case, names))
+    yield from _each(request, lambda case, names: scores.coverage(case, names), both=True)
 
 
-def _each(request: Request, draw: Callable[[Case, Sequence[str]], Picture]) -> Found:
+def _each(request: Request, draw: Callable[[Case, Sequence[str]], Picture], *, both: bool = False) -> Found:
+    """One figure a case; with `both`, of the metrics that score both right answers and wrong ones."""
     if not request.cases:
         yield NO_LABELS
     for case in request.cases:
         same = alike(case.scores)
         held = [name for name in request.metrics if name in case.scores and same[name] == name]
+        single = [name for name in held if both and not _has_both(case, case.scores[name])]
+        held = [name for name in held if name not in single]
         names = scores.first_of_families(held, request.most)
         if case.wrong is None:
             yield f"{case.title}: the label is graded, so no answer is right or wrong; pass --threshold"
+        elif single and not names:
+            of = f"{int(case.wrong.sum())} of {len(case.wrong)} answers are wrong"
+            yield f"{case.title}: {of}; this needs right and wrong ones that the metrics score"
         elif not names:
             yield f"{case.title}: none of the metrics has a score and a direction; choose others with --metrics"
         else:
@@ -85,7 +93,14 @@ def _each(request: Request, draw: Callable[[Case, Sequence[str]], Picture]) -> F
                     f"{case.title}: {len(names)} of {len(held)} metrics that differ in order, by family; "
                     f"--most {len(held)} draws all"
                 )
+            if single:
+                yield f"{case.title}: {', '.join(single)} scored right answers only or wrong ones only, so left out"
             yield draw(case, names)
+
+
+def _has_both(case: Case, score: np.ndarray) -> bool:
+    """Whether a score is given to right and to wrong answers; true of a graded case, which has neither."""
+    return case.wrong is None or len(np.unique(case.wrong[~np.isnan(score)])) == 2
 
 
 def correlation(request: Request) -> Found:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 FILE = "tokenizer.json"
 HALF = "\ufffd"
 """What stands for a character of which bytes are missing."""
 
-Decode = Callable[[Sequence[int]], str]
+
+class Decode(Protocol):
+    """How ids become text, with the special tokens among them or without."""
+
+    def __call__(self, ids: Sequence[int], *, special: bool = True) -> str: ...  # noqa: D102
 
 
 class NoTokenizer(ValueError):
@@ -55,7 +59,7 @@ def _cached(model: str, revision: Any) -> Path | None:
 
 
 def open_tokenizer(file: Path) -> tuple[Decode, Callable[[int], str]]:
-    """How to decode ids to text, special tokens included, and the vocabulary's entry of one id.
+    """How to decode ids to text, and the vocabulary's entry of one id.
 
     Raises:
         NoTokenizer: the file is no tokenizer.
@@ -67,8 +71,8 @@ def open_tokenizer(file: Path) -> tuple[Decode, Callable[[int], str]]:
     except ValueError as problem:
         raise NoTokenizer(f"{file} is not a {FILE} ({problem}); pass --tokenizer with a model's folder") from None
 
-    def decode(ids: Sequence[int]) -> str:
-        return loaded.decode(list(ids), skip_special_tokens=False)
+    def decode(ids: Sequence[int], *, special: bool = True) -> str:
+        return loaded.decode(list(ids), skip_special_tokens=not special)
 
     return decode, lambda token: loaded.id_to_token(token) or ""
 
@@ -104,5 +108,11 @@ def alone(tokens: Iterable[int], anchor: int, decode: Decode, entry: Callable[[i
 
 
 def spells(ids: Sequence[int], answer: Any, decode: Decode) -> bool:
-    """Whether the ids decode to a text that holds the recorded answer, white space aside; true without one."""
-    return not isinstance(answer, str) or "".join(answer.split()) in "".join(decode(ids).split())
+    """Whether the ids decode to a text that holds the recorded answer, white space aside; true without one.
+
+    An answer is recorded with the special tokens that were generated in it, or without.
+    """
+    if not isinstance(answer, str):
+        return True
+    wanted = "".join(answer.split())
+    return any(wanted in "".join(decode(ids, special=special).split()) for special in (True, False))

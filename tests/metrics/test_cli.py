@@ -156,6 +156,14 @@ def test_plan_counts_what_a_model_will_take(tmp_path):
     assert "Captures logits, hidden; one more teacher-forced pass a batch." in text and "MB a sample" in text
 
 
+def test_plan_knows_how_many_layers_a_model_has(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 11}))
+    arguments = ("plan", "--signals", "hidden_mean", "--model", tmp_path, "--layers")
+    ok(*arguments, 3)
+    refused(*arguments, 4, says=f"--layers 4: {tmp_path} has 3, the embedding's output and 2 blocks; give at most 3")
+    refused("plan", "--layers", 34, says="--layers 34: a model of the default shape has 33")
+
+
 def test_plan_without_signals_is_no_error():
     assert "Captures nothing" in ok("plan", "--metrics", "answer_length").stdout
 

@@ -70,6 +70,35 @@ def test_what_lacks_a_signal_is_named_and_the_rest_drawn(tmp_path):
     refused("plot", bare, "roc", "influence", says="nothing could be drawn")
 
 
+@pytest.mark.parametrize("right", [0, 1])
+def test_what_needs_right_and_wrong_answers_says_so(store, tmp_path, right):
+    """One class has no ROC curve and a flat risk; its distribution is one all the same."""
+    labels = tmp_path / "one.csv"
+    labels.write_text("doc_id,correct,task\n" + "".join(f"{i},{right},t\n" for i in range(24)))
+    given = ("--labels", labels, "--out", tmp_path / "f", "--metrics", "mean_entropy+mean_nll")
+    told = ok("plot", store, "roc", "coverage", "distributions", *given).stderr
+    why = f"t, correct@one.csv: {24 - 24 * right} of 24 answers are wrong; this needs right and wrong ones"
+    assert f"roc: {why}" in told and f"coverage: {why}" in told, told
+    assert len(list((tmp_path / "f").iterdir())) == 1 and "distributions" in told
+    refused("plot", store, "roc", *given, says="nothing could be drawn")
+
+
+def test_a_metric_that_scores_one_class_is_left_out_and_named(tmp_path):
+    """`entropy` is not a number where the answer is right."""
+    held = [record(i) for i in range(24)]
+    for i, one in enumerate(held):
+        if i % 3:
+            one.signals["entropy"][:] = float("nan")
+    described = {k: {"axes": v, "unit": "nat", "cost": "logits"} for k, v in AXES.items()}
+    (tmp_path / "labels.csv").write_text(LABELS)
+    made = stores.write(tmp_path / "s", held, {**stores.facts(), "signals": described, "layers": [0, 1, 2]})
+    given = ("--out", tmp_path / "f", "--data", "--metrics", "mean_entropy+mean_nll", "--replicates", 20)
+    told = ok("plot", made, "roc", *labelled(made), *given).stderr
+    assert "mean_entropy scored right answers only or wrong ones only, so left out" in told, told
+    numbers = pd.read_csv(next((tmp_path / "f").glob("*roc.csv")))
+    assert "mean_entropy" not in set(numbers["metric"]) and "mean_nll" in set(numbers["metric"])
+
+
 def test_one_document_is_asked_for_where_it_is_needed(store, tmp_path):
     told = ok("plot", store, "influence", "curves", *labelled(store), "--out", tmp_path / "f", "--format", "svg").stderr
     assert "influence: this shows one document; pass --doc N" in told

@@ -53,6 +53,19 @@ def test_a_foreign_tokenizer_does_not_spell_the_answer(file):
     assert not spells([1, 2], "Bye", decode)
 
 
+def test_an_answer_is_spelled_with_the_special_tokens_in_it_or_without(tmp_path, file):
+    """A host that skips special tokens records an answer that holds none, also where one was generated in its midst."""
+    made = Tokenizer.from_file(str(file))
+    made.add_special_tokens(["<s>"])
+    made.save(str(tmp_path / "special.json"))
+    decode, _ = open_tokenizer(tmp_path / "special.json")
+    ids = [1, 0, 2, 3]
+    assert decode(ids) == "Hi<s> there!" and decode(ids, special=False) == "Hi there!"
+    assert spells(ids, "Hi there!", decode) and spells(ids, "Hi<s> there!", decode)
+    assert not spells(ids, "Hi there you!", decode)
+    assert pieces(ids, decode) == ["Hi", "<s>", " there", "!"]
+
+
 def test_the_models_folder_is_looked_in_first_and_a_path_given_alone(file, tmp_path):
     assert find_tokenizer({"model": str(tmp_path)}) == file
     assert find_tokenizer({"model": "elsewhere"}, tmp_path) == find_tokenizer({"model": "x"}, file) == file

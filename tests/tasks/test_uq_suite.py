@@ -135,6 +135,13 @@ REPLIES = {
         (" I think of Emma.\nJane Austen.\n", 0, 1),
         (" Emma was written by Jane Austen.", 0, 0),
         (" The answer is Mr. J. Austen.", 0, 0),
+        (" The answer is:\n\nJane Austen", 1, 1),
+        ("**The answer is:**\n\n**Jane Austen**. She wrote it.", 1, 1),
+        (" The answer is :\r\nJane Austen\r\n", 1, 1),
+        (" The answer is:\nThe answer is Jane Austen.", 1, 1),
+        (" The answer is Jane Austen. Once more, the answer is:\n\n", 1, 1),
+        (" The answer is\nJane Austen", 0, 1),
+        ("Answer:\nIt was her.\nJane Austen", 0, 1),
         (" ...", 0, 0),
     ],
     "uq_nq_open": [
@@ -151,6 +158,11 @@ REPLIES = {
         (" Thus\n\\[\\boxed{\\frac{1}{2}}\\]\nas asked.", 0, 1),
         (" The answer is 2.", 0, 0),
         (" The answer is \\boxed{\\frac{1}{2", 0, 0),
+        (" The answer is:\n$$\\frac{1}{2}$$", 1, 1),
+        ("**The answer is:**\n\n$$\n\\frac{1}{2}\n$$\n", 1, 1),
+        (" The answer is :\n\\[\n\\boxed{\\frac{1}{2}}\n\\]", 1, 1),
+        (" The answer is:\nSo the answer is $1/2$.", 1, 1),
+        (" The answer is\n$1/2$", 0, 0),
         (" It halves.", 0, 0),
     ],
 }  # fmt: skip
@@ -226,6 +238,7 @@ def test_extraction_takes_no_long_time():
     from time import process_time
 
     hard = ["answer is " * 400, "x " * 2000, "(" * 4000, "1-" * 2000, "a.\n" * 1500, "*" * 4000, "No " * 1300]
+    hard += [f"answer is{filling * 2000}" for filling in (":", ": ", ":\n", "\n", "*")] + ["answer is:\n" * 400]
     patterns = {
         (file.name, found.replace("''", "'"))
         for file in (yaml_folder() / "uq_suite").glob("*_yaml")

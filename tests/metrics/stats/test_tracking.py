@@ -30,6 +30,16 @@ def test_by_hand():
     assert tracking([1, 2, 3, 4], [1, 3, 2, 4], rank=True).estimate.value == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
 
 
+def test_the_smallest_p_of_four_data_sets():
+    """Spearman's of one model: 2/24, since the reverse of an order is one too. Else 1/24: no other need be as large."""
+    rng = np.random.default_rng(0)
+    one = {rank: [tracking(rng.random(4), rng.random(4), rank=rank).p for _ in range(100)] for rank in (True, False)}
+    assert min(one[True]) == pytest.approx(2 / 24) and min(one[False]) == pytest.approx(1 / 24)
+    shared = rng.random((100, 2, 4))
+    pooled = [tracking(x, x + 0.3 * rng.random((2, 4)), rank=True).p for x in shared]
+    assert min(pooled) == pytest.approx(1 / 24)
+
+
 def test_ties_have_midranks():
     x, y = [1, 1, 2, 3, 3, 3], [2, 1, 2, 4, 4, 3]
     assert tracking(x, y, rank=True).estimate.value == pytest.approx(spearmanr(x, y).statistic)
