@@ -344,13 +344,15 @@ class HFStoreLM(HFLM):
 
     def _further_passes(self) -> FurtherPasses:
         rank = self.rank
+        unowned = weakref.proxy(self)  # a model that is let go closes its store at once
+        render = functools.partial(HFLM.apply_chat_template, unowned) if self.tokenizer.chat_template else None
         return FurtherPasses(
             self._model,
             self._options.plan,
             self.tokenizer,
             prefix=self.prefix_token_id,
             longest=self.max_length,
-            render=self.apply_chat_template if self.tokenizer.chat_template else None,
+            render=render,
             device=self.device,
             autocast=getattr(self, "mixed_precision_dtype", None),
             tell=lambda text: say(text, rank),

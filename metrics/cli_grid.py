@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 import pandas as pd
 
-from metrics.cases import Case
+from metrics.cases import among
 from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import find_cases, one_metric, resolve, write
@@ -124,12 +124,8 @@ def grid(
     processes = jobs or (1 if small else _cores())
     click.echo(f"{len(composites)} configurations, {processes} process{'es' if processes > 1 else ''}", err=True)
 
-    def wanted(case: Case) -> bool:
-        metric, _, of = case.verdict.partition("@")
-        return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
-
     scorer = GridStore(store, chosen, processes)
-    found = find_cases(scorer, source, chosen, wanted, span=span, threshold=threshold, field=None)
+    found = find_cases(scorer, source, chosen, among(tasks, label, filter_), span=span, threshold=threshold, field=None)
     scheme = Scheme(repeats, split, seed, baseline)
     tables: list[Table] = []
     for case, _ in found:

@@ -103,7 +103,10 @@ def _signal_word(word: str, known: Mapping[str, Signal]) -> list[str]:
         return [n for n, s in known.items() if s.compute is not None and s.kept and COSTS.index(s.cost) <= limit]
     family = [n for n, s in known.items() if s.family == word and s.kept and n not in RAW]
     if word not in known and not family:
-        raise ValueError(unknown("signal", word, (*PRESETS, *dict.fromkeys(s.family for s in known.values()), *known)))
+        kept = {n: None for n, s in known.items() if s.kept}
+        raise ValueError(
+            unknown("signal", word, {**dict.fromkeys((*PRESETS, *(known[n].family for n in kept))), **kept})
+        )
     if family and (word not in known or word in RAW):  # a raw tensor is kept whole by `raw`
         return family
     if not known[word].kept:

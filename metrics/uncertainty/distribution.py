@@ -23,7 +23,7 @@ def max_entropy(entropy: Tensor) -> Tensor:
 
 @metric(higher="uncertain", unit="nat", source="folklore")
 def top_share_entropy(entropy: Tensor, *, share: float = 0.05) -> Tensor:
-    """Mean entropy of the `share` most uncertain tokens, at least one: between `max_entropy` and `mean_entropy`."""
+    """Mean entropy of the max(1, floor(share n)) most uncertain tokens: between `max_entropy` and `mean_entropy`."""
     return entropy.sort(descending=True).values[: count(len(entropy), share)].mean()
 
 
