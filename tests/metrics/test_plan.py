@@ -134,14 +134,23 @@ def test_bytes_by_hand():
         "top_tokens": 256 * 20 * 4,
         "hidden_mean": 33 * 4096 * 4,
         "hidden_norm": 33 * 257 * 4,
-        "attention_diagonal": 33 * 32 * 257 * 2,
+        "attention_diagonal": 32 * 32 * 257 * 2,  # of the embeddings there is no attention
     }
     raw = make_plan((), (), "logits+hidden+attention")
     assert bytes_per_record(raw, shape, raw_bytes=2) == {
         "logits": 256 * 128_256 * 2,
         "hidden": 33 * 257 * 4096 * 2,
-        "attention": 33 * 32 * 257 * 999 * 2,
+        "attention": 32 * 32 * 257 * 999 * 2,
     }
+
+
+def test_standard_lens_and_attention_fit_into_three_megabytes():
+    """All their signals, and every score's, of a prompt of 512 and an answer of 256 tokens; 32 layers of 32 heads."""
+    shape = Shape(blocks=32, heads=32, dim=4096, vocab=128_256, prompt=512, tokens=256)
+    plan = make_plan("standard+lens+attention", "standard+lens+attention")
+    sizes = bytes_per_record(plan, shape)
+    assert {"lens_rank", "attention_sink", "laplacian_eigenvalues", "attention_received"} <= set(sizes)
+    assert 2.5e6 < sum(sizes.values()) < 3e6
 
 
 def test_bytes_of_selected_layers():
