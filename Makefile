@@ -6,8 +6,8 @@ OLDEST ?= .venv-oldest
 RUN := $(VENV)/bin/python -m
 
 # Tests of what depends on the versions of lm-eval and transformers.
-SEAMS := $(addprefix tests/lm_eval_ext/test_,answers.py architectures.py autoload.py forced.py labels_end_to_end.py \
-	launches.py parity.py resume.py signals_model.py text_parity.py text_prompts.py text_spans.py versions.py)
+SEAMS := $(addprefix tests/lm_eval_ext/test_,answers.py architectures.py autoload.py forced.py influence.py \
+	labels_end_to_end.py launches.py lens.py parity.py passes.py resume.py signals_model.py text_parity.py text_prompts.py text_spans.py versions.py)
 
 .PHONY: demo test test-slow test-oldest test-all lint types imports docs fix bench clean
 .DEFAULT_GOAL := test
