@@ -29,8 +29,9 @@ from lm_eval_ext.room import in_parts, out_of_memory, release
 from lm_eval_ext.taps import attention_taps, residual_taps
 from lm_eval_ext.translators import Translators
 from metrics.core import Cost, signals
-from metrics.influence import POSITIONS, matrices, needs
+from metrics.influence import matrices, needs
 from metrics.plan import Plan, computable, derive
+from metrics.recipes import POSITIONS
 
 ROOM = {"cpu": 256 << 20}
 """Bytes that one layer's attention maps, or the logits, may take, by type of device."""

@@ -18,7 +18,8 @@ from lm_eval_ext.arch import attentions, blocks
 from lm_eval_ext.padded import Batch
 from lm_eval_ext.taps import attention_taps, residual_taps
 from lm_eval_ext.values import Carried, ValueTaps
-from metrics.influence import FLOW_TOKENS, POSITIONS, RECIPES, Block, Fold, lens_change, needs, value_norms
+from metrics.influence import Block, Fold, lens_change, needs, value_norms
+from metrics.recipes import FLOW_TOKENS, POSITIONS, RECIPES
 
 
 def influence_names(kept: Iterable[str]) -> tuple[str, ...]:

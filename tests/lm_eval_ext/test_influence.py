@@ -14,8 +14,8 @@ from lm_eval_ext.arch import attentions, blocks
 from lm_eval_ext.forced import ForcedPass
 from lm_eval_ext.influence import Influences
 from lm_eval_ext.padded import Batch
-from metrics.influence import RECIPES
 from metrics.plan import make_plan
+from metrics.recipes import RECIPES
 
 LENS = "additive_lens"
 NAMES = tuple(name for name in RECIPES if name != LENS)

@@ -10,8 +10,6 @@ import torch
 
 from metrics.core import signals
 from metrics.influence import (
-    FLOW_TOKENS,
-    RECIPES,
     Block,
     Fold,
     fold,
@@ -25,6 +23,7 @@ from metrics.influence import (
     value_norms,
     with_residual,
 )
+from metrics.recipes import FLOW_TOKENS, RECIPES
 
 FLOW = "attention_flow"
 STOCHASTIC = ("rollout", "influence_guide")
