@@ -150,7 +150,8 @@ def _top_table(
     ]
     if paired:
         notes.append(
-            f"Gain: over {scheme.against}, on the documents that both score, paired DeLong; its p is two-sided, "
+            f"Gain: over {scheme.against}, on the documents that both score, paired DeLong (of its own order 0, "
+            f"whatever the interval); its p is two-sided, "
             f"Benjamini-Hochberg over the distinct orders, none with fewer than {FEW} in a class."
         )
     elif scheme.against is not None:

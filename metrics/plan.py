@@ -193,7 +193,7 @@ def bytes_per_record(plan: Plan, shape: Shape, raw_bytes: int = 4) -> dict[str, 
         width = raw_bytes if name in RAW else BYTES[made.dtype]
         for axis in made.axes:
             width *= shape.axis(axis)
-        if made.cost == "attention" and shape.layers is None:
+        if made.cost == "attention" and shape.layers in (None, shape.blocks + 1):
             width = width // (shape.blocks + 1) * shape.blocks  # of the embeddings there is no attention
         sizes[name] = width
     return sizes

@@ -1,8 +1,9 @@
 """How the prediction came about: the next-token distribution of each layer on its way to the last.
 
-Layers are those that were recorded, in order; the model's last is always one of them. A depth is a layer's place among
-K recorded ones as a share, ``i / (K - 1)`` for i = 0 .. K - 1, so ``layer / L`` where all are recorded: 0 is the
-embedding output, 1 the last layer. One layer alone has no depth, and nothing before it: such scores are NaN.
+Layers are those that were recorded, in order; the model's last is one of them wherever the lens is recorded, and for
+metrics of hidden states alone the last recorded stands for it. A depth is a layer's place among K recorded ones as a
+share, ``i / (K - 1)`` for i = 0 .. K - 1, so ``layer / L`` where all are recorded: 0 is the embedding output, 1 the
+last layer. One layer alone has no depth, and nothing before it: such scores are NaN.
 """
 
 import math

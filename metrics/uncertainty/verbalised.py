@@ -7,20 +7,24 @@ from torch import Tensor
 
 from metrics.core import metric
 
-_PERCENT = r"%|percent\b|per cent\b"
+_PERCENT = r"\\?%|percent\b|per cent\b"
 _NUMBER = (
     r"(?<![\d.,\-−])(?P<value>\d+(?:\.\d+)?|\.\d+)"
-    rf"\s*(?P<of>{_PERCENT}|(?:/|out of)\s*100?(?![\d.]))?"
+    rf"\s*(?P<of>{_PERCENT}|(?:/|out of)\s*100?(?!\.?\d))?"
     rf"(?!\s*(?:{_PERCENT}))(?![\d.,]*\d)(?!e[-+]?\d)"  # whole, not the start of a longer number
-    r"(?!\s*(?:-|–|to|/|out of|of|in)\s*\d)(?!\s*stars?\b)"  # nor of a range, nor a share of something else
+    r"(?![ \t]*(?:-|–|to|/|out of|of|in)[ \t]*\d)"  # nor of a range
+    r"(?!\s*(?:stars?\b|points?\b|:|\(?\s*(?:out of|on a scale)))"  # nor a share of something else
 )
 _RANGE = r"\(\s*0\s*%?\s*(?:-|–|to)\s*(?:1(?:\.0+)?|100)\s*%?\s*\)"
+_TO_HUNDRED = re.compile(r"(?:-|–|to)\s*100\s*%?\s*\)")
 _ABOUT = r"\b(?:at|about|around|roughly|approximately)\b"
-_WORDS = rf"\b(?:level|score|rating|in (?:my|this|the) answer(?=\s*(?:is\b|[:=]))|is|of|as)\b|{_ABOUT}"
+_OF_IT = r"\b(?:in|of) (?:(?:my|this|the) answer|this|that|it)\b(?! of)"
+_IN_IT = r"in (?:(?:my|this|the) )?(?:answer|this|it)\b(?=\s*(?:is\b|at\b|[:=\-–(*]|\d+\s*\\?%))"
+_WORDS = rf"\b(?:level|score|rating|{_IN_IT}|is|of|as)\b|{_ABOUT}"
 _GAP = rf"(?:{_RANGE}|{_WORDS}|(?!\.\s)[^\w\n]){{0,24}}?"
 _NO_INTERVAL = r"\b(?! interval| band| region| bound)"
 _NOUN = re.compile(rf"\b(?:confidence|certainty){_NO_INTERVAL}{_GAP}{_NUMBER}", re.I)
-_ADJECTIVE = re.compile(rf"\bconfident\b(?:{_ABOUT}|(?![.?]\s)[^\w\n]){{0,24}}?{_NUMBER}(?<=%|t)", re.I)
+_ADJECTIVE = re.compile(rf"\bconfident\b(?:{_ABOUT}|{_OF_IT}|(?![.?]\s)[^\w\n]){{0,24}}?{_NUMBER}(?<=%|t)", re.I)
 _LINE = re.compile(rf"^[^\w\n]*probability[^\w\n]*?[:=][^\w\n]*?{_NUMBER}", re.I | re.M)
 _AFTER = re.compile(
     rf"(?<![\d.,\-−])(?P<value>\d+(?:\.\d+)?)\s*(?P<of>{_PERCENT})\s*"
@@ -51,6 +55,8 @@ def stated_confidence(text: str) -> float:
 
 def _share(match: re.Match[str]) -> float:
     value, of = float(match["value"]), (match["of"] or "").replace(" ", "").lower().replace("outof", "/")
+    if not of and _TO_HUNDRED.search(match[0]):
+        of = "/100"
     if of == "/10":
         value /= 10
     elif of or value > 10:

@@ -155,6 +155,7 @@ REPLIES = {
         (" The answer is $\\boxed{\\frac{1}{2}}$. That is all.", 1, 1),
         (" The answer is \\dfrac12", 1, 1),
         (" The answer is **1/2**.", 1, 1),
+        ("**The answer is**: $\\frac{1}{2}$", 1, 1),
         (" Thus\n\\[\\boxed{\\frac{1}{2}}\\]\nas asked.", 0, 1),
         (" The answer is 2.", 0, 0),
         (" The answer is \\boxed{\\frac{1}{2", 0, 0),
