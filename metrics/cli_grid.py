@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,12 +16,13 @@ from metrics.choosing import choose
 from metrics.cli import format_option
 from metrics.cli_store import find_cases, one_metric, resolve, write
 from metrics.core import Choice, signals
-from metrics.frame import labelled_frame
+from metrics.frame import Wish, labelled_frame
 from metrics.grid import grid_score
 from metrics.grid_report import REFERENCES, Scheme, grid_tables, show_grid
 from metrics.naming import words
 from metrics.report import Table
-from metrics.score import SPANS
+from metrics.samples import Beside
+from metrics.score import SPANS, ScoreTable, Unit
 from metrics.slices import recorded_signals
 from metrics.store import Store
 from metrics.tokenwise.composite import combine
@@ -55,8 +55,11 @@ class GridStore:
     def scores(self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str) -> pd.DataFrame:
         """As `metrics.store.Store.scores`, of the chosen metrics, which `metrics` names."""
         del metrics
-        scored = partial(grid_score, self.path, metrics=self.chosen, span=span, jobs=self.jobs)
-        return labelled_frame(self.store, scored, labels=labels, norm=norm)
+
+        def scored(units: Sequence[Unit], beside: Beside) -> ScoreTable:
+            return grid_score(self.path, units, self.chosen, span=span, jobs=self.jobs, beside=beside)
+
+        return labelled_frame(self.store, scored, labels=labels, norm=norm, wanted=Wish(span, self.chosen))
 
 
 @click.command()

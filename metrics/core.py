@@ -22,19 +22,20 @@ import inspect
 import pkgutil
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from metrics.naming import spelled, unknown
 
-Cost = Literal["free", "logits", "hidden", "lens", "attention", "influence", "passes"]
+Cost = Literal["free", "logits", "hidden", "lens", "attention", "influence", "passes", "samples"]
 Higher = Literal["uncertain", "confident", "neutral"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-COSTS: tuple[Cost, ...] = ("free", "logits", "hidden", "lens", "attention", "influence", "passes")
+COSTS: tuple[Cost, ...] = ("free", "logits", "hidden", "lens", "attention", "influence", "passes", "samples")
 """From cheap to dear: known without the model's insides; from the logits, inside the pass that is made anyway; from
 hidden states, from the logits of every layer, from attention maps, and from their product over all layers, which take
-one more pass over prompt and answer together; and from passes over other texts or backward, which each take their own.
+one more pass over prompt and answer together; from passes over other texts or backward, which each take their own; and
+from several answers to one prompt, or from what another model makes of the answers' texts.
 """
 
 PRESETS: dict[str, Cost] = {"standard": "logits", "all": "attention"}
@@ -51,7 +52,9 @@ class Signal:
     `axes` names the dimensions: ``token`` (one entry per token of the continuation), ``step`` (one more than
     tokens: the state that produced each token, then the state that read the last), ``layer``, ``head``, ``key``
     (every position of prompt and continuation), ``vocab``, ``dim``, ``option`` (one per answer option of a
-    document), or a fixed width such as ``top``. `kept=False` marks an intermediate that is never stored.
+    document), ``sample`` (one per sampled answer of a document), or a fixed width such as ``top``. `kept=False` marks
+    an intermediate that is never stored. A *gathered* signal stands for all samples of a document: `compute` makes one
+    entry of each sample's `needs`, and the entries stand side by side along the first axis.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Signal:
     needs: tuple[str, ...] = ()
     compute: Callable[..., Any] | None = None
     kept: bool = True
+    gathered: bool = False
 
     @property
     def family(self) -> str:
@@ -151,6 +155,25 @@ def signal(*, axes: Sequence[str], unit: str, dtype: str = "float32", kept: bool
         needs = needs_of(function, "signal")
         _add_signal(
             Signal(function.__name__, tuple(axes), unit, "free", summary_of(function), dtype, needs, function, kept)
+        )
+        return function
+
+    return register
+
+
+def gathered(*, axes: Sequence[str], unit: str) -> Callable[[F], F]:
+    """Declare a signal over the samples of a document; the function makes one sample's entry of its own signals.
+
+    `axes` are those of the whole, so the first is ``sample``; the parameters are signals of a record that are kept.
+    """
+
+    def register(function: F) -> F:
+        name, needs = function.__name__, needs_of(function, "signal")
+        whole = tuple(axes)
+        if whole[:1] != ("sample",):
+            raise TypeError(f"signal '{name}' is gathered, so its first axis is 'sample', not {whole}")
+        _add_signal(
+            Signal(name, whole, unit, "samples", summary_of(function), "float32", needs, function, gathered=True)
         )
         return function
 
@@ -277,7 +300,8 @@ def load() -> None:
         for need in thing.needs:
             if need not in _signals:
                 raise ValueError(f"{kind} '{thing.name}': {unknown('signal', need, _signals)}")
-            if not isinstance(thing, Signal) and not _signals[need].kept:
+            stands_alone = not isinstance(thing, Signal) or thing.gathered
+            if stands_alone and not _signals[need].kept:
                 raise ValueError(
                     f"{kind} '{thing.name}' needs '{need}', an intermediate that is never stored; derive a kept signal"
                 )
@@ -297,10 +321,11 @@ def _catalogue() -> Mapping[str, Signal]:
     def cost(name: str) -> Cost:
         if name not in costs:
             known = _signals[name]
-            costs[name] = known.cost if known.compute is None else _dearest(cost(n) for n in known.needs)
+            derived = known.compute is not None and not known.gathered
+            costs[name] = _dearest(cost(n) for n in known.needs) if derived else known.cost
         return costs[name]
 
-    found = {n: s if s.compute is None else Signal(**{**vars(s), "cost": cost(n)}) for n, s in _signals.items()}
+    found = {n: replace(s, cost=cost(n)) for n, s in _signals.items()}
     return types.MappingProxyType(found)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
 from metrics import labels as labels_
 from metrics.choosing import choose, choose_features
+from metrics.core import Choice, signals
 from metrics.record import Key, Record
+from metrics.samples import GENERATED, Beside
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
 Source = str | Path | Mapping[str, Any] | None
@@ -39,21 +41,37 @@ def score_frame(
     labels: Source = None,
     span: str = "answer",
     norm: str = "none",
+    filter: str | None = None,
 ) -> pd.DataFrame:
     """See `metrics.store.Store.scores`."""
+    chosen = choose(metrics)
 
-    def by_record(found: Sequence[Unit]) -> ScoreTable:
-        return score(found, choose(metrics), store.records, span=span)
+    def by_record(found: Sequence[Unit], beside: Beside) -> ScoreTable:
+        return score(found, chosen, store.records, span=span, beside=beside)
 
-    return labelled_frame(store, by_record, labels=labels, norm=norm)
+    return labelled_frame(store, by_record, labels=labels, norm=norm, wanted=Wish(span, chosen, filter))
+
+
+class Wish(NamedTuple):
+    """What is to be scored, of which it depends what has to be known besides the records."""
+
+    span: str
+    metrics: Sequence[Choice[Any]]
+    filter: str | None = None
+    """lm-eval's filter that reads the answers; by default the first of each task."""
 
 
 def labelled_frame(
-    store: Readable, scored: Callable[[Sequence[Unit]], ScoreTable], *, labels: Source, norm: str
+    store: Readable,
+    scored: Callable[[Sequence[Unit], Beside], ScoreTable],
+    *,
+    labels: Source,
+    norm: str,
+    wanted: Wish,
 ) -> pd.DataFrame:
     """The same, of whatever scores units."""
     found = find_labels(store, labels)
-    table = scored(_units(store, found, norm))
+    table = scored(_units(store, found, norm), beside_records(store, found, wanted))
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
@@ -69,12 +87,25 @@ def labelled_frame(
     return frame
 
 
+def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) -> Beside:  # noqa: ARG001
+    """What the metrics and the span need to know of the records besides what is recorded."""
+    known = signals()
+    needs = {name for choice in wanted.metrics for name in choice.metric.needs}
+    if not any(known[name].cost == "samples" for name in needs):
+        return Beside()
+    generated = {k: e for k, e in store.entries().items() if k.kind == GENERATED and isinstance(e["answer"], str)}
+    texts = {key: entry["answer"] for key, entry in generated.items()}
+    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts)
+
+
 def feature_arrays(
     store: Readable, names: str | Iterable[str], *, labels: Source = None, span: str = "answer", norm: str = "none"
 ) -> FeatureArrays:
     """See `metrics.store.Store.features`."""
-    chosen = _units(store, find_labels(store, labels), norm)
-    return features(chosen, choose_features(names), store.records, span=span)
+    found = find_labels(store, labels)
+    chosen = choose_features(names)
+    beside = beside_records(store, found, Wish(span, chosen))
+    return features(_units(store, found, norm), chosen, store.records, span=span, beside=beside)
 
 
 def _units(store: Readable, found: labels_.Labels | None, norm: str) -> list[Unit]:

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from tqdm import tqdm
 from metrics.core import Choice, Signal, signals
 from metrics.naming import spelled
 from metrics.record import Key
-from metrics.score import SPANS, ScoreTable, Unit, lack, score_one, signals_of, why_undefined
+from metrics.samples import Beside, of_samples
+from metrics.score import NOTHING, SPANS, ScoreTable, Unit, lack, score, score_one, signals_of, why_undefined
 from metrics.store import open_store
 from metrics.tokenwise.composite import Composite
 from metrics.tokenwise.pooling import pooled
@@ -57,7 +59,15 @@ class Scores:
         self.unscored.setdefault(reason, np.zeros(self.values.shape[1], dtype=np.int64))[at] += count
 
 
-def grid_score(path: Path, chosen: Sequence[Unit], metrics: Sequence[Choice], *, span: str, jobs: int) -> ScoreTable:
+def grid_score(
+    path: Path,
+    chosen: Sequence[Unit],
+    metrics: Sequence[Choice],
+    *,
+    span: str,
+    jobs: int,
+    beside: Beside = NOTHING,
+) -> ScoreTable:
     """As `metrics.score.score` of the store at `path`, for many composites at once; other metrics may be among them.
 
     Args:
@@ -66,12 +76,19 @@ def grid_score(path: Path, chosen: Sequence[Unit], metrics: Sequence[Choice], *,
         metrics: composites and others.
         span: as of `metrics.score.score`.
         jobs: processes; with one, everything is done in this one.
+        beside: as of `metrics.score.score`.
 
     Raises:
         ValueError: unknown `span`, or a layer that was not recorded.
     """
     if span not in SPANS:
         raise ValueError(f"span='{span}' is not known; choose {', '.join(SPANS)}")
+    ours = [c for c in metrics if not of_samples(c, signals())]
+    if len(ours) < len(metrics):
+        theirs = [c for c in metrics if c not in ours]
+        whole = grid_score(path, chosen, ours, span=span, jobs=jobs, beside=beside)
+        more = score(chosen, theirs, open_store(path).records, span=span, beside=beside)
+        return ScoreTable(whole.units, {**whole.values, **more.values}, {**whole.unscored, **more.unscored})
     row_of = {unit.key: i for i, unit in enumerate(chosen) if not unit.lacking}
     keys = [key for key in open_store(path).entries() if key in row_of]  # in the order of the shards
     size = max(1, math.ceil(len(keys) / (jobs * PARTS if jobs > 1 else 1)))
@@ -79,7 +96,7 @@ def grid_score(path: Path, chosen: Sequence[Unit], metrics: Sequence[Choice], *,
     whole = Scores(np.full((len(chosen), len(metrics)), np.nan), {})
     seen = np.zeros(len(chosen), dtype=bool)
     with tqdm(total=len(keys), desc="scoring", leave=False, disable=None) as progress:  # terminals alone
-        for done, found in _parts(path, parts, metrics, span, jobs):
+        for done, found in _parts(parts, Work(path, metrics, span, beside), jobs):
             at = [row_of[key] for key in done]
             seen[at] = True
             whole.values[at] = found.values
@@ -95,36 +112,44 @@ def grid_score(path: Path, chosen: Sequence[Unit], metrics: Sequence[Choice], *,
     )
 
 
-def _parts(
-    path: Path, parts: Sequence[Sequence[Unit]], metrics: Sequence[Choice], span: str, jobs: int
-) -> Iterator[tuple[list[Key], Scores]]:
+class Work(NamedTuple):
+    """What every part is scored by."""
+
+    path: Path
+    metrics: Sequence[Choice]
+    span: str
+    beside: Beside = NOTHING
+
+
+def _parts(parts: Sequence[Sequence[Unit]], work: Work, jobs: int) -> Iterator[tuple[list[Key], Scores]]:
     if jobs == 1 or len(parts) < 2:
         for part in parts:
-            yield score_part(path, part, metrics, span)
+            yield score_part(part, work)
         return
     spawn = multiprocessing.get_context("spawn")
     workers = min(jobs, len(parts))
-    with ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(path, metrics, span)) as pool:
+    with ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=(work,)) as pool:
         for future in as_completed([pool.submit(_in_worker, part) for part in parts]):
             yield future.result()
 
 
-_work: list[tuple[Path, Sequence[Choice], str]] = []
+_work: list[Work] = []
 """What a worker process was started for; empty elsewhere."""
 
 
-def _start(path: Path, metrics: Sequence[Choice], span: str) -> None:
+def _start(work: Work) -> None:
     torch.set_num_threads(1)
-    _work[:] = [(path, metrics, span)]
+    _work[:] = [work]
 
 
 def _in_worker(part: Sequence[Unit]) -> tuple[list[Key], Scores]:
-    ((path, metrics, span),) = _work
-    return score_part(path, part, metrics, span)
+    (work,) = _work
+    return score_part(part, work)
 
 
-def score_part(path: Path, part: Sequence[Unit], metrics: Sequence[Choice], span: str) -> tuple[list[Key], Scores]:
+def score_part(part: Sequence[Unit], work: Work) -> tuple[list[Key], Scores]:
     """Scores of the units whose records can be read, and their keys."""
+    path, metrics, span, beside = work
     known, families = signals(), _families(metrics)
     stored = sorted({n for c in metrics for n in c.metric.needs if known[n].cost != "free"})
     by_key = {unit.key: unit for unit in part}
@@ -133,7 +158,7 @@ def score_part(path: Path, part: Sequence[Unit], metrics: Sequence[Choice], span
     values, whole = [np.empty((0, len(metrics)))], Scores(np.empty((0, len(metrics))), {})
     while batch := list(islice(records, BATCH)):
         keys += [record.key for record in batch]
-        given = [signals_of(record, by_key[record.key], span, known) for record in batch]
+        given = [signals_of(record, by_key[record.key], span, known, beside) for record in batch]
         scores = Scores(np.full((len(batch), len(metrics)), np.nan), {})
         _score_others(metrics, given, scores, span, known)
         _score_composites(families, given, scores, span, known)

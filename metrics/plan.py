@@ -30,12 +30,16 @@ class Plan:
         keep: names of the signals to store, in a fixed order.
         compute: derived signals in an order in which each follows its needs; includes unkept intermediates.
         capture: what is to be looked at in the model: some of logits, hidden, lens, attention, influence, passes.
+        samples: whether a metric compares several answers to one prompt.
+        texts: whether a metric needs what is made of the answers' texts, which therefore have to be stored.
     """
 
     metrics: tuple[str, ...]
     keep: tuple[str, ...]
     compute: tuple[str, ...]
     capture: tuple[str, ...]
+    samples: bool = False
+    texts: bool = False
 
     @property
     def extra_pass(self) -> bool:
@@ -74,10 +78,9 @@ def make_plan(
     known = signals()
     chosen = choose(metrics)
     keep: dict[str, None] = {}
-    for choice in chosen:
-        keep.update(dict.fromkeys(choice.metric.needs))
-    for word in words(signals_):
-        keep.update(dict.fromkeys(_signal_word(word, known)))
+    asked = [known[name] for choice in chosen for name in choice.metric.needs]
+    for made in (*asked, *(known[name] for word in words(signals_) for name in _signal_word(word, known))):
+        keep.update(dict.fromkeys(recorded(made, known)))
     for word in words(raw):
         if word == "none":
             continue
@@ -94,7 +97,15 @@ def make_plan(
         keep=tuple(sorted(stored, key=lambda n: (COSTS.index(known[n].cost), n))),
         compute=tuple(ordered),
         capture=tuple(cost for cost in COSTS if cost in capture),
+        samples=any("sample" in made.axes for made in asked),
+        texts=any(made.cost == "samples" and not made.gathered for made in asked),
     )
+
+
+def recorded(made: Signal, known: Mapping[str, Signal]) -> tuple[str, ...]:
+    """The signals that a store holds for the sake of one: itself, or what it is gathered from; of texts nothing."""
+    names = made.needs if made.gathered else (made.name,)
+    return tuple(name for name in names if known[name].cost != "samples")
 
 
 def _signal_word(word: str, known: Mapping[str, Signal]) -> list[str]:

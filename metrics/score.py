@@ -20,16 +20,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metrics.core import Choice, Feature, Metric, Signal, signals
+from metrics.plan import recorded
 from metrics.record import Key, Record
+from metrics.samples import REMEDY, Available, Beside, Documents, of_samples, why_lacking
 from metrics.uncertainty.verbalised import stated_confidence
 
 EMPTY_PROMPT = hashlib.sha256(b"").hexdigest()
 NORMS = ("none", "chars", "bytes")
-ABSENT = {"stated_confidence": "no text of an answer is stored"}
+ABSENT = {
+    "stated_confidence": "no text of an answer is stored",
+    "token_relevance": REMEDY["relevance"],
+}
+NOTHING = Beside()
 UNDEFINED = {"stated_confidence": "the answer states no confidence"}
-"""Why a signal that is read from the text is not there, and why it is NaN."""
+"""Why a signal that comes from the text is not there, and why it is NaN."""
 
-SPANS = ("answer", "generation", "thought")
+SPANS = ("answer", "generation", "thought", "exact", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -123,16 +129,25 @@ Fetch = Callable[[Sequence[str], Iterable[Key]], Iterator[Record]]
 
 
 def score(
-    chosen: Sequence[Unit], metrics: Sequence[Choice[Metric]], fetch: Fetch, *, span: str = "answer"
+    chosen: Sequence[Unit],
+    metrics: Sequence[Choice[Metric]],
+    fetch: Fetch,
+    *,
+    span: str = "answer",
+    beside: Beside = NOTHING,
 ) -> ScoreTable:
     """Score units by metrics, streaming the records.
+
+    A metric of samples describes a document, and each of its units as one sample among the others.
 
     Args:
         chosen: from `units`.
         metrics: from `metrics.choosing.choose`.
         fetch: reads the records.
         span: ``answer``: the tokens of the scored text; ``generation``: up to and with the stop string or the end of
-            sequence; ``thought``: up to and with the end-of-thinking marker. A record without that span is unscored.
+            sequence; ``thought``: up to and with the end-of-thinking marker; ``exact`` and ``reasoning``: what the
+            task's filter takes out of the answer, and what stands before it. A record without that span is unscored.
+        beside: what is known of the records besides what is recorded.
 
     Raises:
         ValueError: unknown `span`.
@@ -140,17 +155,40 @@ def score(
     known = signals()
     values = {c.id: [math.nan] * len(chosen) for c in metrics}
     table = ScoreTable(list(chosen), values, {c.id: Counter() for c in metrics})
-    for row, available in _stream(chosen, metrics, fetch, span, known):
-        for choice in metrics:
-            value, reason = score_one(choice, available, span, known)
-            values[choice.id][row] = value
-            if reason:
-                table.unscored[choice.id][reason] += 1
+    together = [c for c in metrics if of_samples(c, known)]
+    alone = [c for c in metrics if c not in together]
+    documents = Documents([(u.key, u.kind) for u in chosen], together, beside, known)
+
+    def note(row: int, choice: Choice[Metric], value: float, reason: str) -> None:
+        values[choice.id][row] = value
+        if reason:
+            table.unscored[choice.id][reason] += 1
+
+    for row, available in _stream(chosen, metrics, fetch, span, known, beside):
+        for choice in alone:
+            note(row, choice, *score_one(choice, available, span, known))
+        for sample, whole in documents.add(row, available) if together else ():
+            for choice in together:
+                note(sample, choice, *_score_sample(choice, whole, known))
     return table
 
 
+def _score_sample(choice: Choice[Metric], available: Available, known: Mapping[str, Signal]) -> tuple[float, str]:
+    """One score of one sample among the others and, where it is NaN, the reason."""
+    reason = available if isinstance(available, str) else why_lacking(choice, available, known)
+    if isinstance(available, str) or reason:
+        return math.nan, reason
+    value = float(choice(available))
+    return value, "undefined of these samples" if math.isnan(value) else ""
+
+
 def features(
-    chosen: Sequence[Unit], wanted: Sequence[Choice[Feature]], fetch: Fetch, *, span: str = "answer"
+    chosen: Sequence[Unit],
+    wanted: Sequence[Choice[Feature]],
+    fetch: Fetch,
+    *,
+    span: str = "answer",
+    beside: Beside = NOTHING,
 ) -> FeatureArrays:
     """The features of units, streaming the records; arguments and errors as of `score`.
 
@@ -160,7 +198,7 @@ def features(
     known = signals()
     rows: dict[str, dict[int, Tensor]] = {c.id: {} for c in wanted}
     unscored: dict[str, Counter[str]] = {c.id: Counter() for c in wanted}
-    for row, available in _stream(chosen, wanted, fetch, span, known):
+    for row, available in _stream(chosen, wanted, fetch, span, known, beside):
         for choice in wanted:
             reason = lack(choice.metric.needs, available, span, known)
             if not isinstance(available, str) and not reason:
@@ -185,33 +223,42 @@ def _stacked(name: str, rows: Mapping[int, Tensor], units_: int) -> NDArray[np.f
 
 
 def _stream(
-    chosen: Sequence[Unit], wanted: Sequence[Choice[Any]], fetch: Fetch, span: str, known: Mapping[str, Signal]
+    chosen: Sequence[Unit],
+    wanted: Sequence[Choice[Any]],
+    fetch: Fetch,
+    span: str,
+    known: Mapping[str, Signal],
+    beside: Beside,
 ) -> Iterator[tuple[int, dict[str, Tensor] | str]]:
     """Every unit once, in any order: its row, and its signals cut to the span, or why it has none."""
     if span not in SPANS:
         raise ValueError(f"span='{span}' is not known; choose {', '.join(SPANS)}")
-    stored = sorted({n for c in wanted for n in c.metric.needs if known[n].cost != "free"})
+    needs = {n for c in wanted for name in c.metric.needs for n in recorded(known[name], known)}
+    stored = sorted(n for n in needs if known[n].cost != "free")
     at = {unit.key: i for i, unit in enumerate(chosen) if not unit.lacking}
     seen = set()
     for record in tqdm(fetch(stored, at), "scoring", len(chosen), leave=False, disable=None):  # terminals alone
         row = at[record.key]
         seen.add(row)
-        yield row, signals_of(record, chosen[row], span, known)
+        yield row, signals_of(record, chosen[row], span, known, beside)
     for row, unit in enumerate(chosen):
         if row not in seen:
             yield row, unit.lacking or "record in a damaged shard"
 
 
-def signals_of(record: Record, unit: Unit, span: str, known: Mapping[str, Signal]) -> dict[str, Tensor] | str:
+def signals_of(
+    record: Record, unit: Unit, span: str, known: Mapping[str, Signal], beside: Beside = NOTHING
+) -> Available:
     """The signals of a record, cut to the span, with those that follow from its entry; or why it has none.
 
     Of an axis over keys everything up to the span's end stays, so its last `token_count` entries are the span's.
     """
-    if span not in record.spans:
-        return f"the record has no {span}"
-    start, stop = record.spans[span]
+    spans = {**record.spans, **beside.spans.get(record.key, {})}
+    if span not in spans:
+        return beside.unmapped.get(record.key) or f"the record has no {span}"
+    start, stop = spans[span]
     made: dict[str, Tensor] = {}
-    for name, value in record.signals.items():
+    for name, value in {**record.signals, **beside.annex.record(record.key)}.items():
         axes = known[name].axes if name in known else ()
         for dim, axis in enumerate(axes):
             if axis == "token":

@@ -94,6 +94,7 @@ class Store:
         labels: str | Path | Mapping[str, Any] | None = None,
         span: str = "answer",
         norm: str = "none",
+        filter: str | None = None,
     ) -> pd.DataFrame:
         """One row a document (a sample of it, with `repeats`), one column a metric, and the labels that are found.
 
@@ -101,10 +102,13 @@ class Store:
             metrics: names, ids or presets.
             labels: lm-eval's output folder or result file, what `simple_evaluate` returned, or a jsonl or csv file; by
                 default the result files that the manifest points at, and no labels when there is none.
-            span: ``answer`` (the scored text), ``generation`` (with the stop string or end of sequence) or ``thought``
-                (with the end-of-thinking marker).
+            span: ``answer`` (the scored text), ``generation`` (with the stop string or end of sequence), ``thought``
+                (with the end-of-thinking marker), ``exact`` (what the task's filter takes out of the answer) or
+                ``reasoning`` (what stands before it).
             norm: how the model's own choice among options is taken, as lm-eval's acc (``none``), acc_norm (``chars``)
                 or acc_bytes (``bytes``) does; token metrics of multiple choice describe that option.
+            filter: lm-eval's filter that reads the answers, where samples are compared by them and for the spans
+                ``exact`` and ``reasoning``; by default the first of each task.
 
         Returns:
             A frame with columns task, doc_id, sample, option, kind, the metric ids, and one column
@@ -112,7 +116,7 @@ class Store:
         """
         from metrics.frame import score_frame
 
-        return score_frame(self, metrics, labels=labels, span=span, norm=norm)
+        return score_frame(self, metrics, labels=labels, span=span, norm=norm, filter=filter)
 
     def features(
         self,

@@ -38,8 +38,15 @@ def test_what_is_kept_suffices_for_the_metrics():
     known = signals()
     for name, made in metrics().items():
         plan = make_plan(name)
-        for need in made.needs:
-            assert need in plan.keep or known[need].cost == "free", f"{name} cannot be scored without {need}"
+        for need in (n for name in made.needs for n in (known[name].needs if known[name].gathered else (name,))):
+            outside = known[need].cost in ("free", "samples")  # follows from the key, or from texts
+            assert need in plan.keep or outside, f"{name} cannot be scored without {need}"
+        assert plan.samples == any("sample" in known[need].axes for need in made.needs)
+
+
+def test_metrics_of_texts_need_them_stored():
+    assert make_plan("discrete_semantic_entropy").texts
+    assert not make_plan("standard").texts
 
 
 def test_intermediates_are_computed_but_not_kept():
