@@ -13,6 +13,7 @@ from metrics import labels as labels_
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record
+from metrics.sampled import GREEDY, greedy
 from metrics.samples import GENERATED, Beside
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
@@ -95,7 +96,8 @@ def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) 
         return Beside()
     generated = {k: e for k, e in store.entries().items() if k.kind == GENERATED and isinstance(e["answer"], str)}
     texts = {key: entry["answer"] for key, entry in generated.items()}
-    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts)
+    incomparable = {task: GREEDY for task in {key.task for key in generated} if greedy(store.manifest, task)}
+    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts, incomparable=incomparable)
 
 
 def feature_arrays(
