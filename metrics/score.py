@@ -181,7 +181,7 @@ def _score_document(
         for i, (row, whole) in enumerate(samples):
             if i == 0 or "sample_index" in choice.metric.needs:
                 found = _score_sample(choice, whole, known)
-            yield choice, row, *found
+            yield choice, row, found[0], found[1]
 
 
 def _score_sample(choice: Choice[Metric], available: Available, known: Mapping[str, Signal]) -> tuple[float, str]:

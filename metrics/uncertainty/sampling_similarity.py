@@ -47,7 +47,7 @@ def seu(sample_embedding: Tensor) -> Tensor:
 def luq(sample_nli: Tensor) -> Tensor:
     """LUQ of whole answers: 1 - mean of P(entails) / (P(entails) + P(contradicts)) over ordered pairs of samples.
 
-    A sample is not paired with itself. Range [0, 1]; NaN of a single sample. The source cuts long answers into sentences;
+    No sample is paired with itself. Range [0, 1]; NaN of a single one. The source cuts long answers into sentences;
     here an answer is one text.
     """
     entails, contradicts = sample_nli[..., 0].double(), sample_nli[..., 2].double()

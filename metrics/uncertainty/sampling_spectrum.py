@@ -63,9 +63,9 @@ def kernel_language_entropy(
 ) -> Tensor:
     """Kernel language entropy: von Neumann entropy -tr K ln K of a kernel over the samples, over ln n. Range [0, 1].
 
-    L is the Laplacian D - W of W_ij = P(i entails j) + P(j entails i) + half of both of neutral. The kernel is exp(-t L),
-    or with ``kernel=matern`` (2 nu / kappa^2 I + L)^-nu, scaled to a diagonal of 1 / n. NaN of a single sample. Samples
-    that are all equal are not quite sure: only as t grows does the heat kernel's entropy fall to 0.
+    L is the Laplacian D - W of W_ij = P(i entails j) + P(j entails i) + half of both of neutral. The kernel is
+    exp(-t L), or with ``kernel=matern`` (2 nu / kappa^2 I + L)^-nu, scaled to a diagonal of 1 / n. NaN of a single
+    sample. Samples that are all equal are not quite sure: only as t grows does the heat kernel's entropy fall to 0.
 
     Raises:
         ValueError: unknown `kernel`.
@@ -82,11 +82,8 @@ def kernel_language_entropy(
     matrix = vectors * filtered @ vectors.mT
     scale = matrix.diagonal().rsqrt()
     mixed, _ = _eigen(scale[:, None] * matrix * scale / len(matrix))
-    return (
-        torch.special.entr(mixed.relu()).sum() / math.log(len(matrix))
-        if len(matrix) > 1
-        else mixed.new_tensor(math.nan)
-    )
+    most = math.log(len(matrix)) or math.nan
+    return torch.special.entr(mixed.relu()).sum() / most  # a kernel has no negative eigenvalue but by rounding
 
 
 @metric(
@@ -98,10 +95,10 @@ def kernel_language_entropy(
 def eigenscore(sample_states: Tensor, *, layer: str = "0.5", scale: str = "covariance", alpha: float = 0.001) -> Tensor:
     """EigenScore: (1/n) ln det(S + alpha I), S = Z J Z^T of the samples' states Z at one layer, [n, dim].
 
-    J takes the mean over the features from each state. ``scale=covariance`` divides S by dim - 1, as INSIDE's code does,
-    whose logarithm is decimal; ``scale=gram`` does not, as the paper and LM-Polygraph have it. Equal states leave ln alpha
-    for all eigenvalues but one. INSIDE takes the state after another token (see `hidden_last`) and, before it, clips
-    features at recorded percentiles, which is not done here. ``layer=all`` is the mean over layers.
+    J takes the mean over the features from each state. ``scale=covariance`` divides S by dim - 1, as INSIDE's code
+    does, whose logarithm is decimal; ``scale=gram`` does not, as the paper and LM-Polygraph have it. Equal states leave
+    ln alpha for all eigenvalues but one. INSIDE takes the state after another token (see `hidden_last`) and, before it,
+    clips features at recorded percentiles, which is not done here. ``layer=all`` is the mean over layers.
 
     Raises:
         ValueError: `layer` names no recorded layer, or `scale` is unknown.

@@ -1,7 +1,7 @@
 """What every metric and every derived signal promises, checked over the whole registry.
 
-A new metric or signal is covered by being there. A new raw signal needs one line in `raw_signals`. What compares samples
-of a document is in test_contract_samples.py.
+A new metric or signal is covered by being there. A new raw signal needs one line in `raw_signals`. What compares
+samples of a document is in test_contract_samples.py.
 """
 
 import math

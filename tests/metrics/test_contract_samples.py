@@ -65,7 +65,7 @@ def document(texts=TEXTS, *, tokens=None, scored=0, seed=0):
 def permuted(source, order):
     """The same document, its samples in another order."""
     made = dict(source)
-    for name, value in source.items():
+    for name in source:
         for dim, axis in enumerate(SIGNALS[name].axes):
             if axis == "sample":
                 made[name] = made[name].index_select(dim, order)

@@ -1,4 +1,4 @@
-"""Hand values; against the source's own code, line by line, as slow loops; peers' are in test_conformance_samples.py."""
+"""Values by hand; those of peers' own code are in tests/metrics/test_conformance_samples.py."""
 
 import math
 
