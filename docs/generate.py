@@ -29,8 +29,8 @@ and `passes` (passes of their own), `samples` (several answers to one prompt, or
 name of a family is all its members. `min_k(share=0.1)` sets an option.
 """
 
-SAMPLES = """Not stored but put together when a document's samples are scored: of texts, of what `eval-ext samples` made of
-them, and of each sample's stored signals.
+SAMPLES = """Not stored but put together when a document's samples are scored: of texts, of what `eval-ext samples` made
+of them, and of each sample's stored signals.
 """
 
 
