@@ -90,17 +90,18 @@ def _match(made: RegexFilter, given: Taken, value: Any) -> Taken:
     if given.why:
         return given._replace(value=value)
     text = given.value if isinstance(given.value, str) else ""
-    matches = list(made.regex.finditer(text))
-    at = made.group_select
-    if not -len(matches) <= at < len(matches):
-        return Taken(value, (), UNMATCHED)
-    match, groups = matches[at], made.regex.groups
-    start, stop = next((match.span(g) for g in (range(1, groups + 1) if groups else (0,)) if match[g]), (0, 0))
+    matches, at = list(made.regex.finditer(text)), made.group_select
+    start, stop = _group(matches[at]) if -len(matches) <= at < len(matches) else (0, 0)
     if text[start:stop].strip() != value:
         return Taken(value, (), UNMATCHED if value == made.fallback else ABSENT)
     if len(given.at) != len(text):
         return given._replace(value=value)
     return _stripped(Taken(text[start:stop], given.at[start:stop]))
+
+
+def _group(match: re.Match[str]) -> tuple[int, int]:
+    groups = range(1, match.re.groups + 1) if match.re.groups else (0,)
+    return next((match.span(g) for g in groups if match[g]), (0, 0))
 
 
 def _stripped(taken: Taken) -> Taken:

@@ -11,17 +11,22 @@ import re
 import string
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from metrics import providers
 from metrics.labels import Labels, Steps
-from metrics.pieces import Decode
+from metrics.pieces import Decode, NoTokenizer, find_tokenizer, open_tokenizer
 from metrics.places import end_before, reach, same_place, tokens_of
 from metrics.record import Key, Record, Span
+from metrics.samples import GENERATED
 
-READ = ("exact", "reasoning")
+FROM_FILTER = ("exact", "reasoning")
 """The spans that come from a filter's reading."""
 
+NOT_GENERATED = "not generated text, so no filter reads it"
+NO_TEXT = "no text of the answer is stored"
 UNKNOWN = "no result file of lm-eval names the task's filter"
 LOST = "the tokens do not spell the answer"
 NOT_READ = "the filter cannot be applied here, and its reading is not in the log"
@@ -30,6 +35,16 @@ EMPTY = "the filtered answer is empty"
 UNMATCHED = "the filter matched nothing"
 NO_TOKENIZER = "no tokenizer of the model is at hand, so the answer's tokens are not known"
 """Why a record has no such span."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was read in the answers of a store, and where."""
+
+    values: Mapping[Key, str] = field(default_factory=dict)
+    spans: Mapping[Key, Mapping[str, Span]] = field(default_factory=dict)
+    unmapped: Mapping[Key, str] = field(default_factory=dict)
+    """Why a record has no such spans."""
 
 
 class Reading(NamedTuple):
@@ -44,6 +59,42 @@ class Reading(NamedTuple):
 
 Read = Callable[[Steps, Sequence[str], Sequence[Mapping[str, Any]]], list[Reading]]
 """Applies a filter to texts, each with its document; a ValueError says why it cannot be applied."""
+
+
+def answers_of(
+    entries: Mapping[Key, Mapping[str, Any]],
+    labels: Labels | None,
+    filter: str | None,
+    *,
+    manifest: Mapping[str, Any],
+    fetch: Callable[[Sequence[str], Iterable[Key]], Iterable[Record]] | None,
+) -> Answers:
+    """What the tasks' filters read in the answers of a store and, with `fetch`, which tokens hold it.
+
+    Args:
+        entries: index entries by key.
+        labels: as of `read_answers`.
+        filter: as of `read_answers`.
+        manifest: the store's, which tells where the tokenizer may be.
+        fetch: reads records with the named signals.
+
+    Raises:
+        ValueError: no task has a filter of that name.
+    """
+    texts = {k: e["answer"] for k, e in entries.items() if k.kind == GENERATED and isinstance(e["answer"], str)}
+    readings = read_answers(texts, labels, filter, providers.load("answers")) if texts else {}
+    values = {key: reading.value for key, reading in readings.items()}
+    if fetch is None:
+        return Answers(values)
+    rest = {key: NO_TEXT if key.kind == GENERATED else NOT_GENERATED for key in entries if key not in texts}
+    found = [key for key, reading in readings.items() if not reading.why]
+    try:
+        decode, _ = open_tokenizer(find_tokenizer(manifest))
+    except NoTokenizer:
+        without = {key: reading.why or NO_TOKENIZER for key, reading in readings.items()}
+        return Answers(values, unmapped={**rest, **without})
+    spans, unmapped = map_answers(readings, fetch(["tokens"], found), decode)
+    return Answers(values, spans, {**rest, **unmapped})
 
 
 def read_answers(texts: Mapping[Key, str], labels: Labels | None, filter: str | None, read: Read) -> dict[Key, Reading]:

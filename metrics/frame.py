@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from metrics import labels as labels_
+from metrics.answers import FROM_FILTER, Answers, answers_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record
+from metrics.sampled import greedy
 from metrics.samples import GENERATED, Beside
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
@@ -87,15 +89,39 @@ def labelled_frame(
     return frame
 
 
-def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) -> Beside:  # noqa: ARG001
+def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) -> Beside:
     """What the metrics and the span need to know of the records besides what is recorded."""
     known = signals()
     needs = {name for choice in wanted.metrics for name in choice.metric.needs}
-    if not any(known[name].cost == "samples" for name in needs):
+    together = any(known[name].cost == "samples" for name in needs)
+    by_answer = any(choice.options.get("clusters") == "answer" for choice in wanted.metrics)
+    if not together and wanted.span not in FROM_FILTER:
         return Beside()
-    generated = {k: e for k, e in store.entries().items() if k.kind == GENERATED and isinstance(e["answer"], str)}
-    texts = {key: entry["answer"] for key, entry in generated.items()}
-    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts)
+    entries = store.entries()
+    generated = {k: e for k, e in entries.items() if k.kind == GENERATED and isinstance(e["answer"], str)}
+    answers = Answers()
+    if by_answer or wanted.span in FROM_FILTER:
+        fetch = store.records if wanted.span in FROM_FILTER else None
+        rules = _rules(store, found)
+        answers = answers_of(entries, rules, wanted.filter, manifest=store.manifest, fetch=fetch)
+    return Beside(
+        answers=answers.values,
+        texts={key: entry["answer"] for key, entry in generated.items()},
+        spans=answers.spans,
+        unmapped=answers.unmapped,
+        incomparable={
+            task: "generated greedily, so all samples of a document are one answer"
+            for task in {key.task for key in generated}
+            if greedy(store.manifest, task)
+        },
+    )
+
+
+def _rules(store: Readable, found: labels_.Labels | None) -> labels_.Labels | None:
+    """Labels that know the tasks' filters: the results that the store names where the given source has none."""
+    if found is None or found.settings.filters:
+        return found
+    return _linked_labels(store, store.entries())
 
 
 def feature_arrays(
