@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from metrics import providers
 from metrics.labels import Labels, Steps
 from metrics.pieces import Decode, NoTokenizer, find_tokenizer, open_tokenizer
-from metrics.places import end_before, reach, same_place, tokens_of
+from metrics.places import Tiles, end_before, reach, same_place, tokens_of
 from metrics.record import Key, Record, Span
 from metrics.samples import GENERATED
 
@@ -203,21 +203,34 @@ def canonical(value: str, options: Mapping[str, Any]) -> str:
     return value.strip()
 
 
-def spans_of(ids: Sequence[int], text: str, reading: Reading, decode: Decode) -> dict[str, Span] | None:
+def spans_of(ids: Sequence[int], text: str, reading: Reading, tiles: Sequence[Tiles]) -> dict[str, Span] | None:
     """The spans ``exact`` and ``reasoning`` among the tokens of an answer, None where they do not spell its text.
 
     ``exact`` is the smallest range of tokens that holds what was read. ``reasoning`` begins with the answer and holds
     the text before it, without the white space in between; it has no tokens where there is none. A token that holds
     text of both belongs to both. White space is not compared, since a text decoded elsewhere may have more or less.
+
+    Args:
+        ids: the answer's tokens.
+        text: the answer.
+        reading: what was read in it.
+        tiles: ways to spell ids, the first that gives the text counts.
     """
-    for special in (False, True):
-        spell = partial(decode, special=special)
-        whole = spell(ids)
+    for way in tiles:
+        if found := way.find(ids, text, reading.start, reading.stop):
+            return dict(zip(FROM_FILTER, found))
+    for way in tiles:
+        whole = way.spell(ids)
         place = same_place(text, reading.start, reading.stop, whole)
         if place is not None:
-            before = reach(ids, whole, end_before(whole, place[0]), spell) if text[: reading.start].strip() else 0
-            return {"exact": tokens_of(ids, whole, *place, spell), "reasoning": Span(0, before)}
+            before = reach(ids, whole, end_before(whole, place[0]), way.spell) if text[: reading.start].strip() else 0
+            return {"exact": tokens_of(ids, whole, *place, way.spell), "reasoning": Span(0, before)}
     return None
+
+
+def ways(decode: Decode) -> list[Tiles]:
+    """How an answer may be spelled: without special tokens, as lm-eval decodes most, or with them."""
+    return [Tiles(partial(decode, special=special)) for special in (False, True)]
 
 
 def map_answers(
@@ -231,6 +244,7 @@ def map_answers(
         decode: of the tokenizer that made them.
     """
     spans: dict[Key, dict[str, Span]] = {}
+    tiles = ways(decode)
     unmapped = {key: reading.why for key, reading in readings.items() if reading.why}
     for record in records:
         reading = readings[record.key]
@@ -240,7 +254,7 @@ def map_answers(
             unmapped[record.key] = "the record has no answer" if "answer" not in record.spans else "no tokens are kept"
             continue
         start, stop = record.spans["answer"]
-        found = spans_of(record.signals["tokens"][start:stop].tolist(), record.answer, reading, decode)
+        found = spans_of(record.signals["tokens"][start:stop].tolist(), record.answer, reading, tiles)
         if found is None:
             unmapped[record.key] = LOST
         else:

@@ -1,4 +1,4 @@
-"""What lm-eval's filters make of single texts, and where: places written by hand, values compared with lm-eval's own."""
+"""What lm-eval's filters make of single texts, and where: places by hand, values against lm-eval's own."""
 
 import pytest
 from hypothesis import given

@@ -21,6 +21,7 @@ from metrics.answers import (
     map_answers,
     read_answers,
     spans_of,
+    ways,
 )
 from metrics.labels import Labels, settings_in
 from metrics.record import Key, Record, Span
@@ -154,7 +155,7 @@ def test_spans_of_tokenizers(make, text, match):
     decode = decode_of(tokenizer)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     start, stop = re.search(match, text).span()
-    found = spans_of(ids, text, Reading(match, start, stop), decode)
+    found = spans_of(ids, text, Reading(match, start, stop), ways(decode))
     exact, reasoning = found["exact"], found["reasoning"]
     inside = "".join(text[start:stop].split())
     before = len("".join(text[:start].split()))
@@ -195,7 +196,7 @@ def piecewise(ids, *, special=True):
 )
 def test_spans_by_hand(ids, text, match, exact, reasoning):
     start = text.rindex(match)
-    found = spans_of(ids, text, Reading(match, start, start + len(match)), piecewise)
+    found = spans_of(ids, text, Reading(match, start, start + len(match)), ways(piecewise))
     assert (found and (found["exact"], found["reasoning"])) == (exact and (exact, reasoning))
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.places import end_before, same_place, tokens_of
+from metrics.places import Tiles, end_before, same_place, tokens_of
 
 
 def spell_of(pieces):
@@ -40,11 +40,45 @@ def test_tokens_by_hand(pieces, start, stop, tokens):
 @given(st.text("a4 é中😀\n", min_size=1, max_size=12), st.data())
 def test_characters_of_several_tokens(text, data):
     raw = text.encode()
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw)), max_size=len(raw)))) + [len(raw)]
+    cuts = [*sorted(data.draw(st.sets(st.integers(1, len(raw)), max_size=len(raw)))), len(raw)]
     pieces = [raw[a:b] for a, b in zip([0, *cuts], cuts) if a < b]
     start = data.draw(st.integers(0, len(text) - 1))
     stop = data.draw(st.integers(start + 1, len(text)))
     assert tokens_of(range(len(pieces)), text, start, stop, spell_of(pieces)) == by_bytes(pieces, text, start, stop)
+
+
+def stripped(text, start, stop):
+    inside = text[start:stop]
+    return start + len(inside) - len(inside.lstrip()), stop - len(inside) + len(inside.rstrip())
+
+
+@given(st.text("a4 é中😀\n", min_size=1, max_size=12), st.data())
+def test_tiles_are_the_tokens_that_decoding_finds(text, data):
+    raw = text.encode()
+    cuts = [*sorted(data.draw(st.sets(st.integers(1, len(raw)), max_size=len(raw)))), len(raw)]
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], cuts) if a < b]
+    start = data.draw(st.integers(0, len(text) - 1))
+    start, stop = stripped(text, start, data.draw(st.integers(start + 1, len(text))))
+    ids, spell = range(len(pieces)), spell_of(pieces)
+    found = Tiles(spell).find(ids, text, start, stop)
+    if start >= stop:
+        assert found is None
+    elif found is None:
+        assert any(b"\x7f" < piece[-1:] or b"\x7f" < piece[:1] for piece in pieces)
+    else:
+        assert found[0] == by_bytes(pieces, text, start, stop)
+        before = text[:start].rstrip()
+        assert found[1] == (0, by_bytes(pieces, text, 0, len(before))[1] if before.strip() else 0)
+
+
+def test_tiles_by_hand():
+    pieces = [b" The", b" caf", b"\xc3", b"\xa9", b" =4", b"2", b" ", b"."]
+    found = Tiles(spell_of(pieces))
+    assert found.find(range(8), "The café =42 .", 10, 12) == ((4, 6), (0, 5))  # a token of both belongs to both
+    assert found.find(range(8), "The café =42 .", 4, 8) == ((1, 4), (0, 1))
+    assert found.find(range(8), "The café =42 .", 0, 3) == ((0, 1), (0, 0))
+    assert found.find(range(8), "The cafe =42 .", 10, 12) is None  # another text
+    assert Tiles(spell_of([b"\xc3", b"\xa94", b"\xc3", b"\xa9"])).find(range(4), "é4é", 1, 2) is None  # within a run
 
 
 @pytest.mark.parametrize(
