@@ -108,11 +108,8 @@ class _Loader:
 
     def __call__(self, source: dict[str, Any]) -> HFStoreLM:
         """The model, after a check that a resumed store is of the same source."""
-        self._check_resumed(source)
-        if self.model.startswith((".", "/", "~")) and not Path(self.model).exists():
-            raise click.ClickException(
-                f"--model {self.model} does not exist; give a model's folder, or its id on the hub"
-            )
+        self.check_model()
+        self._check_store(source)
         import torch
 
         from lm_eval_ext.model import HFStoreLM
@@ -125,9 +122,26 @@ class _Loader:
         lm.recorder.note(replay=source)
         return lm
 
-    def _check_resumed(self, source: dict[str, Any]) -> None:
-        if self.mode != "resume" or self.store is None or not is_store(self.store):
+    def check_model(self) -> None:
+        """Refuse a model that is not there, before anything is made of it."""
+        if self.model.startswith((".", "/", "~")) and not Path(self.model).exists():
+            raise click.ClickException(f"--model {self.model} does not exist; give its folder, or its id on the hub")
+        from transformers import AutoConfig
+
+        known = {name: self.arguments[name] for name in ("revision", "trust_remote_code") if name in self.arguments}
+        try:
+            if "gguf_file" not in self.arguments:
+                AutoConfig.from_pretrained(self.model, **known)
+        except (OSError, ValueError) as problem:
+            raise click.ClickException(f"--model {self.model}: {' '.join(str(problem).split())}") from None
+
+    def _check_store(self, source: dict[str, Any]) -> None:
+        if self.store is None or not is_store(self.store) or self.mode == "overwrite":
             return
+        if self.mode == "new":
+            raise click.ClickException(
+                f"store {self.store} exists; give another --out, or --store-mode resume to go on with it, or overwrite"
+            )
         for run in read_manifest(self.store)["runs"]:
             before = run.get("replay", {}).get("files")
             if before != source["files"]:
@@ -170,6 +184,7 @@ def _replay_store(samples: Path, load: _Loader, tasks: Sequence[str], limit: int
 
     recorded = Store(samples)
     keys = chosen_keys(recorded, tasks, limit)
+    load.check_model()
     check_vocabulary(recorded, load.model, load.arguments)
     files = {str(samples.absolute()): digest(recorded)}
     source = {"source": str(samples.absolute()), "of": "store", "files": files, "limit": limit}

@@ -127,10 +127,10 @@ def read(task: str, path: Path, limit: int | None = None) -> Iterator[list[Asked
         doc_id = _doc_id(sample, where)
         if doc_id in seen:
             continue
-        if limit is not None and len(seen) >= limit:
-            return
         seen.add(doc_id)
         yield _document(task, doc_id, sample, where)
+        if len(seen) == limit:
+            return
 
 
 def windows(documents: Iterator[list[Asked]], most: int) -> Iterator[list[Asked]]:
