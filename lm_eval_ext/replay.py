@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lm_eval_ext.elicit import Text
 from lm_eval_ext.forced import ForcedPass
@@ -27,6 +28,7 @@ from lm_eval_ext.replay_log import GENERATION, Asked, Scanned, read, windows
 from lm_eval_ext.replay_text import Answer, Prompt, answer_spans, encode_answer, encode_prompt
 from lm_eval_ext.requests import Identity, identify
 from lm_eval_ext.room import out_of_memory, release
+from metrics.core import signals as known_signals
 from metrics.plan import make_plan
 from metrics.record import Key
 
@@ -292,11 +294,8 @@ def _record(lm: HFStoreLM, items: Sequence[_Item], likelier: Likelier) -> None:
     for i, ids in zip(unclear, likelier([(items[i].prompt.ids, items[i].answer.candidates) for i in unclear])):
         chosen[i] = ids
     spans = [answer_spans(lm, ids, item.text) for ids, item in zip(chosen, items)]
-    usable = [i for i, ids in enumerate(chosen) if ids]
-    texts = [Text(items[i].prompt.ids, chosen[i], spans[i]["answer"]) for i in usable]
-    logits = "logits" in lm.recorder.plan.capture
-    found = dict(zip(usable, lm.look_again(texts, logits=logits)))
-    for i, (item, ids) in enumerate(zip(items, chosen)):
+    texts = [Text(item.prompt.ids, ids, span["answer"]) for item, ids, span in zip(items, chosen, spans)]
+    for item, ids, span, signals in zip(items, chosen, spans, signals_of(lm, texts)):
         lm.recorder.add(
             item.identity,
             GENERATION,
@@ -304,9 +303,28 @@ def _record(lm: HFStoreLM, items: Sequence[_Item], likelier: Likelier) -> None:
             prompt=item.prompt.ids,
             prompt_count=len(item.prompt.ids),
             tokens=ids,
-            spans=spans[i],
+            spans=span,
             text=item.text,
             truncated=len(item.prompt.ids) < len(item.prompt.whole),
-            signals=found.get(i, {}),
+            signals=signals,
         )
     lm.recorder.end_batch()
+
+
+def signals_of(lm: HFStoreLM, texts: Sequence[Text]) -> list[dict[str, Tensor]]:
+    """The signals of texts, each with a prompt; those of an empty one have no tokens and the one step before them."""
+    stand_in = [lm.prefix_token_id]
+    whole = [text if text.tokens else text._replace(tokens=stand_in) for text in texts]
+    found = lm.look_again(whole, logits="logits" in lm.recorder.plan.capture)
+    return [one if text.tokens else _without_tokens(one, len(text.prompt)) for text, one in zip(texts, found)]
+
+
+def _without_tokens(found: Mapping[str, Tensor], prompt: int) -> dict[str, Tensor]:
+    """What is known before the first token; nothing of signals that describe a continuation as a whole."""
+    known, sizes = known_signals(), {"token": 0, "step": 1, "key": prompt}
+    cut = {}
+    for name, value in found.items():
+        axes = known[name].axes
+        for axis in sizes.keys() & set(axes):
+            cut[name] = value = value.narrow(axes.index(axis), 0, sizes[axis])
+    return cut

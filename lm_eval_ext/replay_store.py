@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from lm_eval_ext.elicit import Text
 from lm_eval_ext.environment import tokenizer_hash
-from lm_eval_ext.replay import WINDOW, Progress, Tallies, check_open
+from lm_eval_ext.replay import WINDOW, Progress, Tallies, check_open, signals_of
 from lm_eval_ext.replay_log import GENERATION, ROLLING
 from lm_eval_ext.replay_text import TOO_LONG
 from lm_eval_ext.requests import Identity
@@ -140,7 +140,7 @@ def _wanted(lm: HFStoreLM, record: Record, tallies: Tallies) -> bool:
     """Count a record; whether it is to be made again."""
     tally = tallies.of(record.key)
     tally.requests += 1
-    if "tokens" not in record.signals:
+    if not record.signals.keys() >= (set(IDS) if record.kind != ROLLING else {"tokens"}):
         tallies.unfaithful(record.key, NO_IDS, kept=False)
         return False
     if record.kind != ROLLING and record.prompt_count + record.token_count - 1 > lm.max_length:
@@ -155,16 +155,12 @@ def _wanted(lm: HFStoreLM, record: Record, tallies: Tallies) -> bool:
     return not before
 
 
-def _read(lm: HFStoreLM, records: Sequence[Record]) -> Iterator[dict[str, Tensor]]:
-    """The signals of each record; none where there is no token of a continuation."""
-    usable = [r.token_count > 0 and r.prompt_count > 0 for r in records]
-    texts = [
-        Text(r.signals["prompt_tokens"].tolist(), r.signals["tokens"].tolist(), r.spans.get("answer"))
-        for r, use in zip(records, usable)
-        if use
-    ]
-    found = iter(lm.look_again(texts, logits="logits" in lm.recorder.plan.capture))
-    return (next(found) if use else {} for use in usable)
+def _read(lm: HFStoreLM, records: Sequence[Record]) -> list[dict[str, Tensor]]:
+    def text(record: Record) -> Text:
+        prompt, tokens = (record.signals[name].tolist() for name in ("prompt_tokens", "tokens"))
+        return Text(prompt, tokens, record.spans.get("answer"))
+
+    return signals_of(lm, [text(record) for record in records])
 
 
 def _rolling(lm: HFStoreLM, record: Record) -> dict[str, Tensor]:

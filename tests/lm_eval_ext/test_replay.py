@@ -110,14 +110,20 @@ def test_every_type_of_request_repeats_and_an_empty_answer(instance, demo_model,
     texts = [["2", "", "10"], ["1", "1"]]
     generated = [sample(i, [((prompt, SETTINGS), some)]) for i, some in enumerate(texts)]
     write_log(tmp_path / "gen", generated)
-    result, store = replayed(tmp_path / "gen", "--format", "json")
+    result, store = replayed(tmp_path / "gen", "--format", "json", "--signals", "hidden_norm")
     found = recorded(store)
     assert {(k.doc_id, k.occurrence): r.answer for k, r in found.items()} == {
         (i, j): text for i, some in enumerate(texts) for j, text in enumerate(some)
     }
     assert json.loads(result.stdout)[0]["round-tripped"] == 5
     empty = found[next(k for k in found if k.occurrence == 1 and k.doc_id == 0)]
-    assert (empty.token_count, empty.spans["answer"], "logprob" in empty.signals) == (0, (0, 0), False)
+    assert (empty.token_count, empty.spans["answer"], len(empty.signals["logprob"])) == (0, (0, 0), 0)
+    other = found[next(k for k in found if k.occurrence == 0 and k.doc_id == 0)]
+    torch.testing.assert_close(empty.signals["hidden_norm"], other.signals["hidden_norm"][:, :1], atol=1e-5, rtol=1e-5)
+    _, again = replayed(store.path, "--signals", "hidden_norm", out="again")
+    assert {k: (r.token_count, r.answer) for k, r in recorded(again).items()} == {
+        k: (r.token_count, r.answer) for k, r in found.items()
+    }
     frame = store.scores("mean_nll")
     assert frame["mean_nll"].isna().tolist() == [False, True, False, False, False]
     assert frame.attrs["unscored"] == {"mean_nll": {"empty answer": 1}}
