@@ -37,12 +37,17 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
+def run(out, *options):
+    """The command with the few numbers of clusters that are worth the time of a test."""
+    return ok("domains", out, *(() if "--clusters" in options else ("--clusters", "3-5")), *options)
+
+
 def rows(result):
     return list(csv.DictReader(io.StringIO(result.stdout)))
 
 
 def test_topics_are_found_and_judged(out):
-    result = ok("domains", out)
+    result = run(out)
     assert "100 questions in 4 clusters by their words" in result.stdout
     assert "Predicted error: Platt scaling, fitted on the labelled answers of the other clusters." in result.stdout
     assert "Against labels: true error from" in result.stdout
@@ -50,14 +55,14 @@ def test_topics_are_found_and_judged(out):
     assert "t: clustered by question" in result.stderr
     for topic in TOPICS:
         assert all(word in result.stdout for word in topic.split())
-    made = rows(ok("domains", out, "--format", "csv"))
+    made = rows(run(out, "--format", "csv"))
     assert [row["n"] for row in made] == ["25"] * 4
     uncertainty = [float(row["uncertainty"]) for row in made]
     assert uncertainty == sorted(uncertainty, reverse=True)
 
 
 def test_without_labels(out):
-    result = ok("domains", out, "--no-labels")
+    result = run(out, "--no-labels")
     assert "No labels: whether the uncertain clusters are the weak ones is not known here." in result.stdout
     assert "No predicted error: mean_entropy is no probability and only ranks" in result.stdout
     assert "true error" not in result.stdout
@@ -70,7 +75,7 @@ def test_a_curve_of_another_run(out, tmp_path):
     log = write_log(tmp_path / "elsewhere", lines_of("u", [float(i % 3 > 0) for i in range(ALL)]), "u")
     results = {"config": {"hf_store": {"store": str(store)}}}
     log.write_text(json.dumps(results))
-    result = ok("domains", out, "--calibrate-on", tmp_path / "elsewhere", "--no-labels")
+    result = run(out, "--calibrate-on", tmp_path / "elsewhere", "--no-labels")
     assert "Predicted error: Platt scaling, fitted on 100 labelled answers of" in result.stdout
     assert "predicted error [95 % CI]" in result.stdout
     assert "true error [95" not in result.stdout
@@ -79,17 +84,17 @@ def test_a_curve_of_another_run(out, tmp_path):
 def test_labels_of_a_file_and_a_given_number(out, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("doc_id,correct\n" + "".join(f"{i},{int(i % 4 != 2)}\n" for i in range(ALL)))
-    result = ok("domains", out, "--labels", labels, "--clusters", 2, "--min-size", 60)
+    result = run(out, "--labels", labels, "--clusters", 2, "--min-size", 60)
     assert "The number of clusters was given; " in result.stdout
     assert "2 clusters are too few to tell whether uncertainty orders them by error." in result.stdout
 
 
 def test_a_field_and_embeddings(out, tmp_path):
-    assert "clustered by other" in ok("domains", out, "--question", "other", "--clusters", "3").stderr
+    assert "clustered by other" in run(out, "--question", "other", "--clusters", "3").stderr
     vectors = np.eye(4, 8)[np.arange(ALL) % 4] + 0.01 * np.random.default_rng(0).standard_normal((ALL, 8))
     file = tmp_path / "vectors.npz"
     np.savez(file, embeddings=vectors, doc_id=np.arange(ALL))
-    assert "in 4 clusters by the vectors of vectors.npz" in ok("domains", out, "--embeddings", file).stdout
+    assert "in 4 clusters by the vectors of vectors.npz" in run(out, "--embeddings", file).stdout
     np.savez(file, embeddings=vectors[1:], doc_id=np.arange(1, ALL))
     refused("domains", out, "--embeddings", file, says="lacks 1 of 100 documents, the first t 0")
     np.savez(file, embeddings=vectors, doc_id=np.arange(3))
@@ -112,26 +117,26 @@ def test_an_encoder(out, monkeypatch):
         return lambda model, **options: (given.update(options, model=model), Toy())[1]
 
     monkeypatch.setattr(providers, "load", load)
-    result = ok("domains", out, "--encoder", "some/model", "--device", "cpu", "--batch-size", 7)
+    result = run(out, "--encoder", "some/model", "--device", "cpu", "--batch-size", 7)
     assert "100 questions in 4 clusters by embeddings of toy, revision 0123456789ab;" in result.stdout
     assert given == {"model": "some/model", "batch_size": 7, "device": "cpu"}
 
 
 def test_figure(out, tmp_path):
     pytest.importorskip("matplotlib")
-    ok("domains", out, "--plot", tmp_path / "figures")
+    run(out, "--plot", tmp_path / "figures")
     names = sorted(p.name for p in (tmp_path / "figures").iterdir())
     assert [name.rsplit(".", 1)[1] for name in names] == ["csv", "png"]
     drawn = list(csv.DictReader((tmp_path / "figures" / names[0]).open()))
     assert len(drawn) == 4
     assert set(drawn[0]) >= {"cluster", "uncertainty_lower", "predicted", "true_upper"}
-    ok("domains", out, "--no-labels", "--plot", tmp_path / "bare")
+    run(out, "--no-labels", "--plot", tmp_path / "bare")
 
 
 def test_documents_that_the_log_lacks(out):
     (samples,) = out.rglob("samples_*")
     samples.write_text("".join(line + "\n" for line in samples.read_text().splitlines()[:90]))
-    result = ok("domains", out)
+    result = run(out)
     assert "10 of 100 answers are left out, their questions are not in the samples" in result.stderr
     assert "90 questions in 4 clusters" in result.stdout
     samples.write_text(samples.read_text().replace('"t', '"v'))
@@ -161,7 +166,7 @@ def test_graded_and_several_verdicts(out):
     whole = samples.read_text()
     samples.write_text(whole.replace('"exact_match": 1.0', '"exact_match": 0.7'))
     refused("domains", out, says="t: exact_match@none is graded, so no answer is wrong; pass --threshold or")
-    ok("domains", out, "--threshold", 0.5)
+    run(out, "--threshold", 0.5)
     samples.write_text(whole + whole.replace('"filter": "none"', '"filter": "strict"'))
     refused("domains", out, says="t has several verdicts, exact_match@none, exact_match@strict; name one by --label")
-    ok("domains", out, "--filter", "strict")
+    run(out, "--filter", "strict")

@@ -36,7 +36,9 @@ def test_small_clusters_are_refused():
     found = find_clusters(vectors, [2, 3], least=20, seed=0)
     assert len(found.centres) == 2
     assert found.refused == {3: 5}
-    with pytest.raises(ValueError, match="75 texts .* none of 3 clusters leaves at least 20 in each; lower --min-size"):
+    with pytest.raises(
+        ValueError, match=r"75 texts .* none of 3 clusters leaves at least 20 in each; lower --min-size"
+    ):
         find_clusters(vectors, [3], least=20, seed=0)
 
 
