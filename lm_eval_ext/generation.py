@@ -8,7 +8,7 @@ The parent encodes a batch of prompts (`tok_batch_encode`), generates (`_model_g
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import postprocess_generated_text
