@@ -10,9 +10,9 @@ import pandas as pd
 
 from metrics.cases import among
 from metrics.choosing import choose
-from metrics.cli import format_option
-from metrics.cli_options import one_source, source_options, verdict_options
-from metrics.cli_store import resolve, save_frame, write
+from metrics.cli_cases import chosen_by, resolve, write
+from metrics.cli_options import View, format_option, view_options
+from metrics.cli_store import save_frame
 from metrics.fitted.embeddings import attach, read_embeddings
 from metrics.fitted.inputs import Inputs, inputs_of
 from metrics.fitted.learn import Learnt, learn, probe_of
@@ -24,7 +24,7 @@ from metrics.fitted.report import fit_tables
 from metrics.fitted.rows import Rows, pooled, usable
 from metrics.fitted.transfer import show_transfer, split_by, transfer_table
 from metrics.manifest import is_store
-from metrics.score import SPANS
+from metrics.report import BASELINES
 from metrics.store import Store, open_store
 
 KEYS = ["task", "doc_id", "sample"]
@@ -37,9 +37,9 @@ KEYS = ["task", "doc_id", "sample"]
 @click.option("--layers", default="", help="Layers of states to choose among: all, 4+8, last:4, 0.5.")
 @click.option("--target", help="Learn wrong, or high values of this metric; semantic_entropy for its probe.")
 @click.option("--embeddings", type=click.Path(path_type=Path), help="Of aseu: an npz of embedded samples.")
-@source_options
-@verdict_options
-@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
+@click.option("--samples", type=click.Path(path_type=Path), help="lm-eval's output, when the one PATH is a store.")
+@click.option("--labels", type=click.Path(path_type=Path), help="A jsonl or csv with doc_id and correct, for one PATH.")
+@view_options
 @click.option("--group", default="", help="Documents with equal values of this field stay in one fold.")
 @click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds that judge.")
 @click.option("--inner", type=click.IntRange(min=2), default=3, show_default=True, help="Folds within, that choose.")
@@ -61,11 +61,7 @@ def fit(
     embeddings: Path | None,
     samples: Path | None,
     labels: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
-    span: str,
+    view: View,
     group: str,
     folds: int,
     inner: int,
@@ -88,10 +84,14 @@ def fit(
     """
     chosen = recipe(method)
     learnt_target = _target(chosen, target)
-    _check(paths, transfer, split_text, out, scores_out)
-    asked = Asked(among(tasks, label, filter_), span, threshold, group, learnt_target, _one(against, "--against"))
+    if samples is not None and labels is not None:
+        raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
+    _check(paths, samples or labels, transfer, split_text, out, scores_out)
+    beside, baseline = chosen_by(BASELINES, view, against)
+    wanted = among(view.tasks, view.label, view.filter)
+    asked = Asked(wanted, view.span, view.threshold, group, learnt_target, tuple(beside))
     scheme = Scheme(folds, inner, seed)
-    parts, inputs, store = _read(paths, one_source(samples, labels), chosen, layers, inputs_text, asked)
+    parts, inputs, store = _read(paths, samples or labels, chosen, layers, inputs_text, asked)
     if embeddings is not None:
         vectors = read_embeddings(embeddings)
         parts = [attach(part, vectors) for part in parts]
@@ -101,17 +101,17 @@ def fit(
             parts = [piece for part in parts for piece in split_by(part, split_text)]
         if len(parts) < 2:
             raise click.ClickException("--transfer: one task of one store; give several, or --split FIELD")
-        table = transfer_table(parts, inputs, chosen, scheme, against=asked.against, calibration=calibrate or "")
+        table = transfer_table(parts, inputs, chosen, scheme, against=str(baseline), calibration=calibrate or "")
         write([table], format_, tables_out, show_transfer)
         return
-    if len(parts) > 1 and not tasks:
+    if len(parts) > 1 and not view.tasks:
         named = " ".join(f"--task {part.name}" for part in parts)
         raise click.ClickException(f"several tasks: name one, or pool them by {named}, or compare them by --transfer")
     learnt = learn(pooled(parts), inputs, chosen, scheme, calibrate or "")
-    write(fit_tables(learnt, scheme, against=asked.against, target=learnt_target or "wrong"), format_, tables_out)
+    write(fit_tables(learnt, scheme, against=str(baseline), target=learnt_target or "wrong"), format_, tables_out)
     name = f"{chosen.id}@{out.name if out is not None else 'folds'}"
     if out is not None:
-        save_probe(probe_of(learnt, store.manifest, scheme, span=span, target=learnt_target or "wrong"), out)
+        save_probe(probe_of(learnt, store.manifest, scheme, span=view.span, target=learnt_target or "wrong"), out)
         click.echo(f"wrote {out}, fitted on all {len(learnt.rows)} documents", err=True)
     if scores_out is not None:
         _write_scores(learnt, name, scores_out)
@@ -125,22 +125,24 @@ def _target(chosen: Recipe, given: str | None) -> str:
     word = given or default
     if word == "wrong":
         return ""
-    return _one(word, "--target")
-
-
-def _one(name: str, option: str) -> str:
-    """The id of the one metric that an option names."""
-    chosen = choose(name)
-    if len(chosen) != 1:
-        raise click.ClickException(f"{option} {name}: that is {len(chosen)} metrics; name one")
-    return chosen[0].id
+    learnt = choose(word)
+    if len(learnt) != 1:
+        raise click.ClickException(f"--target {word}: that is {len(learnt)} metrics; name one")
+    return learnt[0].id
 
 
 def _check(
-    paths: tuple[Path, ...], transfer: bool, split_text: str | None, out: Path | None, scores_out: Path | None
+    paths: tuple[Path, ...],
+    given: Path | None,
+    transfer: bool,
+    split_text: str | None,
+    out: Path | None,
+    scores_out: Path | None,
 ) -> None:
     if transfer and (out is not None or scores_out is not None):
         raise click.ClickException("--transfer fits several models; leave --out and --scores-out out")
+    if given is not None and len(paths) > 1:
+        raise click.ClickException(f"{given}: one source of labels for {len(paths)} paths; give lm-eval's outputs")
     if not transfer and len(paths) > 1:
         raise click.ClickException(f"{len(paths)} paths: one is fitted on, unless --transfer")
     if split_text and not transfer:
@@ -155,8 +157,6 @@ def _read(
     paths: tuple[Path, ...], given: Path | None, chosen: Recipe, layers: str, metrics: str, asked: Asked
 ) -> tuple[list[Rows], Inputs, Store]:
     """The labelled documents of each task of each store, all with the inputs of the first store."""
-    if given is not None and len(paths) > 1:
-        raise click.ClickException(f"{given}: one source of labels for {len(paths)} paths; give lm-eval's outputs")
     opened = [resolve(path, given) for path in paths]
     first = opened[0][0]
     inputs = inputs_of(chosen, first.manifest, layers, metrics)

@@ -53,9 +53,7 @@ def aseu(
         raise ValueError(f"aseu: y has shape {y.shape}; give embeddings (documents, samples, width)")
     known = np.isfinite(y).all(axis=2)
     if not (known.sum(axis=1) > 0).all():
-        raise ValueError(
-            f"aseu: {int((known.sum(axis=1) == 0).sum())} documents have no sample; leave them out"
-        )
+        raise ValueError(f"aseu: {int((known.sum(axis=1) == 0).sum())} documents have no sample; leave them out")
     mean, spread = standard(x)
     z = (x - mean) / spread
     points = y[known]

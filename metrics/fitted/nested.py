@@ -256,8 +256,10 @@ def _enough(target: Target, groups: np.ndarray, folds: int) -> None:
     strata = target.strata()
     for code, name in enumerate(target.classes):
         count = len(np.unique(groups[strata == code]))
+        alone = len(np.unique(groups)) == len(groups)
+        held = f"{count} {name} answers" if alone else f"{count} groups with {name} answers"
         if count < FEWEST_A_FOLD * folds:
             raise ValueError(
-                f"{count} {name} answers among {len(strata)}; {folds} folds need {FEWEST_A_FOLD * folds} of each "
+                f"{held} among {len(strata)} documents; {folds} folds need {FEWEST_A_FOLD * folds} of each "
                 "class: record more documents, or use fewer folds"
             )

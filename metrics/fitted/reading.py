@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from metrics.cases import Case, cases, oriented
-from metrics.choosing import choose, choose_features
+from metrics.choosing import choose_features
+from metrics.core import Choice, Metric
 from metrics.fitted.inputs import Inputs, state_id
 from metrics.fitted.rows import Rows, norm_of
-from metrics.report import BASELINES
+from metrics.outside import is_outside, join
 from metrics.store import Store
 
 
@@ -67,7 +68,8 @@ class Asked:
     group: str = ""
     target: str = ""
     """A metric that is learnt in place of right and wrong."""
-    against: str = "mean_nll"
+    beside: tuple[Choice[Metric], ...] = ()
+    """Metrics to compare with, also ones whose scores come from files."""
 
 
 def read_rows(store: Store, inputs: Inputs, source: Path | None, asked: Asked) -> list[Rows]:
@@ -76,7 +78,7 @@ def read_rows(store: Store, inputs: Inputs, source: Path | None, asked: Asked) -
     Raises:
         ValueError: nothing is wanted, a task has several verdicts, a label is graded, or a field is unknown.
     """
-    also = [*BASELINES, asked.against, *([asked.target] if asked.target else [])]
+    also = [c.id for c in asked.beside if not is_outside(c)] + ([asked.target] if asked.target else [])
     plain = store.scores([], labels=source, span=asked.span)
     found = [case for case in cases(plain, [], threshold=asked.threshold) if asked.wanted(case)]
     _one_verdict(found, store)
@@ -105,11 +107,10 @@ def _one_verdict(found: Sequence[Case], store: Store) -> None:
 
 
 def _rows(units: Units, case: Case, asked: Asked) -> Rows:
-    frame = units.frame
+    frame = join(units.frame, asked.beside)
     mask = ((frame["task"] == case.task) & frame[f"label:{case.verdict}"].notna()).to_numpy()
     part = frame.loc[mask]
     assert case.wrong is not None
-    choices = choose([*BASELINES, asked.against])
     fields = {c.removeprefix("doc:"): part[c].to_numpy(dtype=object) for c in part.columns if c.startswith("doc:")}
     if asked.group and asked.group not in fields:
         known = ", ".join(fields) or "none"
@@ -123,7 +124,7 @@ def _rows(units: Units, case: Case, asked: Asked) -> Rows:
         part["doc_id"].to_numpy(),
         np.array(units.hashes, dtype=object)[mask],
         np.array(group, dtype=object),
-        {c.id: oriented(part[c.id].to_numpy(dtype=float), c) for c in choices},
+        {c.id: oriented(part[c.id].to_numpy(dtype=float), c) for c in asked.beside},
         fields,
         case.label,
         part[asked.target].to_numpy(dtype=float) if asked.target else None,

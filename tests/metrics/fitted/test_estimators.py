@@ -114,10 +114,12 @@ def test_one_stump_by_hand():
     assert apply_boosting(params, np.array([[0.2], [0.7]])) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("fit", "options"), [(network, {"epochs": 0}), (boosting, {"trees": 0}), (boosting, {"depth": 0})])
+@pytest.mark.parametrize(
+    ("fit", "options"), [(network, {"epochs": 0}), (boosting, {"trees": 0}), (boosting, {"depth": 0})]
+)
 def test_refusals(fit, options):
     x, y = draw(20)
-    with pytest.raises(ValueError, match="at least 1|below 1"):
+    with pytest.raises(ValueError, match=r"at least 1|below 1"):
         fit(x, y, **options)
     with pytest.raises(ValueError, match="none of the 6 inputs varies"):
         fit(np.zeros_like(x), y)

@@ -29,7 +29,9 @@ def test_the_gradient_of_the_stated_loss_is_zero():
     params = logistic(x, y, c=0.5)
     z = (x - x.mean(0)) / x.std(0)
     residual = apply_logistic(params, x) - y
-    assert z.T @ residual + params.arrays["weight"] / 0.5 == pytest.approx(np.zeros(5), abs=0.02)  # the optimiser's own tolerance
+    assert z.T @ residual + params.arrays["weight"] / 0.5 == pytest.approx(
+        np.zeros(5), abs=0.02
+    )  # the optimiser's own tolerance
     assert residual.sum() == pytest.approx(0, abs=0.02)
 
 

@@ -15,7 +15,7 @@ def settings(d, cs=(1.0,)):
 
 
 def test_noise_gives_chance_out_of_fold():
-    """200 documents, 2000 inputs of noise in four blocks to choose among: a leak would show. Mean of three such sets."""
+    """200 documents, 2000 inputs of noise in four blocks to choose among: a leak would show. Mean of three sets."""
     found = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -93,11 +93,13 @@ def test_high_takes_the_split_of_those_fitted_on():
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (Wrong(np.arange(40) < 7), r"7 wrong answers among 40; 5 folds need 10 of each class"),
+        (Wrong(np.arange(40) < 7), r"7 wrong answers among 40 documents; 5 folds need 10 of each class"),
         (Wrong(np.zeros(40, bool)), "0 wrong answers among 40"),
         (Embeddings(np.zeros((40, 2, 2)), np.arange(40) > 3), "4 right answers among 40"),
     ],
 )
 def test_too_few(target, says):
     with pytest.raises(ValueError, match=says):
-        fit_nested(LOGISTIC, settings(1), np.random.default_rng(0).normal(size=(40, 1)), target, np.arange(40), Scheme())
+        fit_nested(
+            LOGISTIC, settings(1), np.random.default_rng(0).normal(size=(40, 1)), target, np.arange(40), Scheme()
+        )
