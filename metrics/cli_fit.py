@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -160,10 +161,12 @@ def _read(
     opened = [resolve(path, given) for path in paths]
     first = opened[0][0]
     inputs = inputs_of(chosen, first.manifest, layers, metrics)
+    short = len({path.name for path in paths}) == len(paths)
     parts = []
     for path, (store, source) in zip(paths, opened):
         for rows in read_rows(store, inputs, source, asked):
-            parts.append(rows if len(paths) == 1 else rows.part(np.ones(len(rows), bool), f"{path.name}/{rows.name}"))
+            name = f"{path.name if short else path}/{rows.name}"
+            parts.append(rows if len(paths) == 1 else replace(rows, name=name))
     return parts, inputs, first
 
 

@@ -53,9 +53,12 @@ def fit_notes(learnt: Learnt, scheme: Scheme, target: str) -> list[str]:
         )
     chosen = Counter(one.words() for one in fitted.chosen)
     listed = "; ".join(f"{words} ({count} of {scheme.folds})" for words, count in chosen.most_common())
-    settled = "; ".join(f"{k}={v}" for k, v in fitted.params.settings.items())
+    asked = fitted.candidate.options
+    settled = "; ".join(f"{k}={v}" for k, v in fitted.params.settings.items() if v != asked.get(k))
     searched = f"Chosen by {scheme.inner} inner folds: {listed}" if _searched(learnt) else f"Nothing chosen: {listed}"
-    notes.append(f"{searched}. Kept, fitted on all: {fitted.candidate.words()}{'; ' + settled if settled else ''}.")
+    notes.append(
+        f"{searched}. Kept, fitted on all: {fitted.candidate.words()}{', with ' + settled if settled else ''}."
+    )
     inside = stats.auroc(fitted.in_sample, rows.wrong).value
     notes.append(f"In-sample AUROC of the kept model {inside:.3f}: of the documents it was fitted on, so no result.")
     return [*notes, *_target_notes(learnt, target), *_calibration_notes(learnt), *rows.lost]

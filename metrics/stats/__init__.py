@@ -18,7 +18,7 @@ from metrics.stats.columns import Sorted
 from metrics.stats.conformal import Threshold, answers, expected_threshold, items_needed, selective_threshold
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.effects import main_effects
-from metrics.stats.estimate import Estimate
+from metrics.stats.estimate import MIN_ITEMS, Estimate
 from metrics.stats.multiple import benjamini_hochberg, holm
 from metrics.stats.paired import (
     auroc_influence,
@@ -34,6 +34,7 @@ from metrics.stats.power import (
     smallest_detectable_auroc,
     smallest_detectable_difference,
 )
+from metrics.stats.prediction import FEWEST_PARTS, Predicted, leave_out_ridge
 from metrics.stats.ranking import (
     RocCurve,
     auroc,
@@ -73,12 +74,15 @@ from metrics.stats.strata import StratifiedAuroc, Stratum, macro_average, quanti
 from metrics.stats.tracking import Tracking, tracking
 
 __all__ = [
+    "FEWEST_PARTS",
     "FITS",
+    "MIN_ITEMS",
     "AurocSet",
     "BrierParts",
     "Comparison",
     "Detectable",
     "Estimate",
+    "Predicted",
     "ReliabilityCurve",
     "RiskCoverage",
     "RocCurve",
@@ -119,6 +123,7 @@ __all__ = [
     "holm",
     "items_needed",
     "kendall",
+    "leave_out_ridge",
     "log_loss",
     "macro_average",
     "main_effects",

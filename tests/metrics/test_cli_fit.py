@@ -114,7 +114,7 @@ def test_transfer_between_parts_and_stores(one, other):
     text = ok("fit", one / "out", *FIT, "--transfer", "--split", "half", "--folds", 3).stdout
     assert "| t, half=0 " in text and "on t, half=1" in text and "Mean AUROC in-domain" in text
     rows = json.loads(ok("fit", one / "store", other / "store", *FIT, "--transfer", "--format", "json").stdout)
-    assert {(r["fitted_on"], r["how"]) for r in rows} >= {(f"{one.name}/store/t", "out-of-fold")}
+    assert {(r["fitted_on"], r["how"]) for r in rows} >= {(f"{one}/store/t", "out-of-fold")}
     assert all(r["auroc"] > 0.8 for r in rows if r["how"] != "as it is")
 
 

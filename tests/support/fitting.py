@@ -11,13 +11,13 @@ SIGNALS = ("entropy", "logprob", "hidden_prompt", "hidden_last")
 
 
 def described(**more):
-    axes = {"entropy": ["token"], "logprob": ["token"], **dict.fromkeys(SIGNALS[2:], ["layer", "dim"])}
+    axes = {"entropy": ["token"], "logprob": ["token"], **{name: ["layer", "dim"] for name in SIGNALS[2:]}}
     facts = stores.facts(names=("entropy", "logprob"), layers=LAYERS, revision="main", **{"weights": "w0", **more})
     return {**facts, "signals": {name: {"axes": axis, "unit": "1"} for name, axis in axes.items()}}
 
 
 def judged(folder, n=60, *, tasks=("t",), seed=0, direction=0, of="{task}{i}", **facts):
-    """A store of `n` documents a task and lm-eval's output: wrong ones lie off in one direction of layer 2's last state.
+    """A store of `n` documents a task and lm-eval's output: wrong ones lie off in a direction of layer 2's last state.
 
     Documents have the fields `half` (0 or 1), `size` (their number) and `block` (three to a value).
     """
