@@ -22,7 +22,7 @@ PLACES = ("prompt", "last", "second_last", "mean")
 FEW_DEPTHS = "0.5+0.625+0.75+0.875+1.0"
 """The layers that SAPLMA compares: 16, 20, 24, 28 and 32 of 32, as depths."""
 
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True)

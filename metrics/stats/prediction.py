@@ -30,8 +30,8 @@ def leave_out_ridge(x: Any, y: Any, part: Any, *, penalties: Sequence[float] = P
     """Predict each part's y from x by a ridge regression fitted on the other parts.
 
     yhat = b + w . (x - m) / s, of least sum (y - yhat)^2 + a |w|^2, with m and s the inputs' means and standard
-    deviations in the rows fitted on and b the mean of y; an input that does not vary there has weight 0. The penalty a is
-    chosen for each part anew, by leaving out each of the other parts in turn: least mean absolute error.
+    deviations in the rows fitted on and b the mean of y; an input that does not vary there has weight 0. The penalty a
+    is chosen for each part anew, by leaving out each of the other parts in turn: least mean absolute error.
 
     Args:
         x: (n, k) finite inputs.

@@ -26,7 +26,7 @@ def test_every_method_names_what_exists(name):
 
 
 def test_an_option_that_is_given_is_not_searched():
-    assert [s["c"] for s in recipe("entropy_lr").settings()] == [0.001, 0.01, 0.1, 1.0, 10.0]
+    assert [s["c"] for s in recipe("entropy_lr").settings()] == [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
     assert recipe("entropy_lr(c=0.3)").settings() == [{"c": 0.3}]
     assert recipe("entropy_lr(c=0.3)").id == "entropy_lr(c=0.3)"
     assert recipe("saplma(at=mean)").state == "state_mean"
