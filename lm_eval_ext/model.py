@@ -346,7 +346,7 @@ class HFStoreLM(HFLM):
 
         def halved(most: int) -> None:
             if self._most_rows is None:
-                say(f"memory ran out; repeats are generated together in smaller batches, of {most} rows", self.rank)
+                say("memory ran out; repeats are generated together in smaller batches", self.rank)
             self._most_rows = most
 
         parts = in_parts(generate, range(len(context)), self._most_rows or len(context), halved)

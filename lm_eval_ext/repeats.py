@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from metrics.sampled import draws, why_greedy
+from metrics.sampled import GREEDY, draws
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -44,13 +44,13 @@ def check_repeats(
     same = [entry for entry in several if not draws({**own, **entry["settings"]})]
     if same:
         repeats = ", ".join(str(k) for k in sorted({entry["repeats"] for entry in same}))
-        line = f"repeats={repeats}, but {why_greedy(_tasks(same))}"
+        line = f"{_tasks(same)}: repeats={repeats}, but {GREEDY}"
         if samples:
-            raise ValueError(f"{line}, or leave out the metrics that compare samples")
+            raise ValueError(f"{line}, or leave out the metrics of samples")
         tell(line)
     if samples and not several:
         tell(
-            f"{_tasks(asked)}: one answer a document (repeats: 1), so metrics that compare samples will be unscored; "
+            f"{_tasks(asked)}: one answer a document (repeats: 1), so metrics of samples will be unscored; "
             "set repeats in the task's YAML file"
         )
 

@@ -35,8 +35,10 @@ def read_once(
         settings: what `generate` is about to be called with.
         pad: the padding token's id.
     """
-    beams = settings.get("num_beams") or getattr(model.generation_config, "num_beams", None) or 1
-    if beams != 1 or bool((mask[:, :-1].sum(1) == 0).any()):
+    own = model.generation_config
+    beams = settings.get("num_beams") or own.num_beams or 1
+    fixed = model._is_stateful or own.cache_implementation is not None
+    if beams != 1 or fixed or bool((mask[:, :-1].sum(1) == 0).any()):
         return None
     different, place = torch.unique(torch.stack([context, mask], 1), dim=0, return_inverse=True)
     if len(different) == len(context):
@@ -45,8 +47,8 @@ def read_once(
     once = GenerationConfig(
         max_length=context.shape[1], do_sample=False, use_cache=True, pad_token_id=pad, return_dict_in_generate=True
     )
-    made: Any = model.generate(input_ids=prompts, attention_mask=masks, generation_config=once)
-    cache = made.past_key_values
+    generate: Any = model.generate
+    cache = generate(input_ids=prompts, attention_mask=masks, generation_config=once).past_key_values
     if type(cache) is not DynamicCache or any(type(layer) not in COPIED for layer in cache.layers):
         return None
     cache.reorder_cache(place)

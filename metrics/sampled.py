@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SAMPLE = "--gen_kwargs do_sample=True,temperature=1"
-"""What makes lm-eval sample, whatever the task's own settings are."""
+GREEDY = (
+    "generated greedily, so all samples of a document are one answer; "
+    "record with --gen_kwargs do_sample=True,temperature=1"
+)
+"""Why the samples of a task say nothing, and what to do."""
 
 
 def draws(settings: Mapping[str, Any]) -> bool:
@@ -46,8 +49,3 @@ def greedy(manifest: Mapping[str, Any], task: str) -> bool:
     """Whether the manifest says that a task's answers were generated greedily; False where it does not say."""
     settings = generation(manifest, task)
     return settings is not None and not draws(settings)
-
-
-def why_greedy(tasks: str) -> str:
-    """One line: why repeats of a greedy generation serve no metric of samples, and what to do."""
-    return f"{tasks} is generated greedily, so all samples of a document are the same answer; add {SAMPLE}"

@@ -42,9 +42,9 @@ def hidden_second_last(hidden: Tensor) -> Tensor:
     """State at each layer of the generation's second last token (SLT), the last one before an end of sequence.
 
     Step n - 1 of n tokens. It is the answer's last token where one token, such as the end of sequence, ended the
-    generation, and the second last of all where its length did. NaN with fewer than two tokens. The authors' code counts
-    c tokens of the answer without its stop string and takes ``hidden[c - 2]`` of `generate`, the state after reading
-    c - 2 of them, step n - 3 with a stop of one token (of c = 1, the very last step). Source: arXiv:2406.15927.
+    generation, and the second last of all where its length did. NaN with fewer than two tokens. The authors' code has
+    another: of c tokens without the stop string, ``hidden[c - 2]`` of `generate`, which is the state after reading
+    c - 2 of them, step n - 3 with a stop of one token (with c = 1, the very last step). Source: arXiv:2406.15927.
     """
     return (hidden[:, -2] if hidden.shape[1] > 2 else _nowhere(hidden)).half()
 

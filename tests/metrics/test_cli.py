@@ -22,8 +22,24 @@ from metrics.record import Key, Record, Span
 from metrics.writer import Writer
 
 COMMANDS = (
-    *("apply", "auroc", "calibration", "compare", "demo", "explain", "fit", "grid", "layers", "list", "plan", "plot"),
-    *("score", "show", "store", "sweep", "table", "tasks", "threshold"),
+    *(
+        "apply",
+        "auroc",
+        "calibration",
+        "compare",
+        "demo",
+        "explain",
+        "fit",
+        "grid",
+        "layers",
+        "list",
+        "plan",
+        "plot",
+        "replay",
+        "score",
+        "show",
+    ),
+    *("store", "sweep", "table", "tasks", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40
