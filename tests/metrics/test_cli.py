@@ -23,11 +23,13 @@ from metrics.writer import Writer
 
 COMMANDS = (
     *(
+        "apply",
         "auroc",
         "calibration",
         "compare",
         "demo",
         "explain",
+        "fit",
         "grid",
         "layers",
         "list",
