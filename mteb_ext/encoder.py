@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,16 +64,31 @@ class LayerEncoder(AbsEncoder):
             NotFinite: a text has an embedding that is not finite; the message names it.
         """
         del hf_split, hf_subset
-        texts = [text for batch in inputs for text in batch["text"]]
+        return self.embed(
+            [text for batch in inputs for text in batch["text"]],
+            prompt=self._prompt(task_metadata, prompt_type),
+            task=task_metadata.name,
+            batch_size=int(kwargs.get("batch_size", 32)),
+            progress=bool(kwargs.get("show_progress_bar", True)),
+        )
+
+    def embed(
+        self, texts: Sequence[str], *, prompt: str = "", task: str = "", batch_size: int = 32, progress: bool = True
+    ) -> NDArray[np.float32]:
+        """Embeddings (n, d') in float32 of texts behind a prompt, in their order; a bank files them under `task`.
+
+        Raises:
+            NotFinite: a text has an embedding that is not finite; the message names it.
+        """
         found = self.source.rows(
             texts,
             self.view,
             self.aggregate.layers,
             self._embedding,
-            prompt=self._prompt(task_metadata, prompt_type),
-            task=task_metadata.name,
-            batch_size=int(kwargs.get("batch_size", 32)),
-            progress=bool(kwargs.get("show_progress_bar", True)),
+            prompt=prompt,
+            task=task,
+            batch_size=batch_size,
+            progress=progress,
         )
         bad = np.flatnonzero(~np.isfinite(found).all(1))
         if len(bad):
