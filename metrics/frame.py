@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from metrics import labels as labels_
+from metrics.annexed import annex_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record
@@ -95,7 +96,8 @@ def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) 
         return Beside()
     generated = {k: e for k, e in store.entries().items() if k.kind == GENERATED and isinstance(e["answer"], str)}
     texts = {key: entry["answer"] for key, entry in generated.items()}
-    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts)
+    annex = annex_of(store.path, store.entries())
+    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts, annex=annex)
 
 
 def feature_arrays(
