@@ -19,6 +19,7 @@ from metrics.stats.conformal import Threshold, answers, expected_threshold, item
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.effects import main_effects
 from metrics.stats.estimate import Estimate
+from metrics.stats.kappa import cohen_kappa
 from metrics.stats.multiple import benjamini_hochberg, holm
 from metrics.stats.paired import (
     auroc_influence,
@@ -104,6 +105,7 @@ __all__ = [
     "calibrated_errors",
     "calibration_error",
     "choosing_count",
+    "cohen_kappa",
     "constant",
     "cross_fit",
     "delong_covariance",
