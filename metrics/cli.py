@@ -28,7 +28,8 @@ OURS = {
     **{name: f"metrics.cli_look:{name}" for name in ("plot", "explain")},
     "grid": "metrics.cli_grid:grid",
     **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
-    **{name: f"metrics.cli_{name}:{name}" for name in ("domains", "judge")},
+    "domains": "metrics.cli_domains:domains_command",
+    "judge": "metrics.cli_judge:judge",
 }
 """Commands that need pandas, imported when called."""
 

@@ -112,7 +112,7 @@ def judge(
         count = _counter(tokenizer) if tokenizer else None
         most = settings.get("max_completion_tokens", settings.get("max_tokens", max_tokens))
         made = estimate(work, to_ask, most_tokens=most, count=count, price_in=price_in, price_out=price_out)
-        _say(made, work, prompts)
+        _say(made, work, to_ask)
         if dry_run:
             return
         if max_cost is not None and made.cost is not None and made.cost > max_cost:
@@ -158,13 +158,13 @@ def _counter(path: Path) -> Callable[[str], int]:
     return lambda text: len(counting.encode(text).ids)
 
 
-def _say(made: Estimate, work: Work, prompts: Mapping[Item, str]) -> None:
+def _say(made: Estimate, work: Work, to_ask: Sequence[str]) -> None:
     for line in made.lines(work):
         click.echo(line, err=True)
     for task, sources in work.sources.items():
         click.echo(f"{task}: the question is {', '.join(_named(s) for s in sources)}", err=True)
-    if prompts:
-        click.echo("The first prompt:\n  " + "\n  ".join(next(iter(prompts.values())).rstrip().split("\n")), err=True)
+    if to_ask:
+        click.echo("The first prompt:\n  " + "\n  ".join(to_ask[0].rstrip().split("\n")), err=True)
 
 
 def _named(source: str) -> str:

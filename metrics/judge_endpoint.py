@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, NamedTuple
 
 REFUSALS = 5
@@ -65,7 +66,7 @@ def asker(endpoint: Endpoint) -> Ask:
         ImportError: the client openai is not installed.
     """
     try:
-        import openai
+        openai: Any = import_module("openai")
     except ImportError:
         raise ImportError("asking a judge needs the client openai: pip install 'eval-ext[judge]'") from None
     client = openai.OpenAI(

@@ -45,7 +45,9 @@ class Estimate:
             f"{self.documents:,} documents"
             + (f" ({'; '.join(aside)})" if aside else "")
             + f": {self.items:,} different questions with answers, {self.cached:,} of them in the cache.",
-            f"{self.calls:,} calls: about {self.prompt_tokens:,} prompt tokens ({self.counted}) and at most "
+            "0 calls: nothing is left to ask."
+            if not self.calls
+            else f"{self.calls:,} calls: about {self.prompt_tokens:,} prompt tokens ({self.counted}) and at most "
             f"{self.completion_tokens:,} completion tokens{cost}.",
         ]
 

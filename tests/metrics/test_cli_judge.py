@@ -16,7 +16,7 @@ N = 12
 
 @pytest.fixture
 def out(tmp_path):
-    """lm-eval's output: twelve documents, ten different questions, answers 0 1 2 3 4 ..., the right one 4; one empty."""
+    """lm-eval's output: 12 documents, 11 questions, answers 0, 1, 2 ... of which 4 is right, and an empty one."""
     lines = [line for i in range(N) for line in logged(i, str(i % 11), question=f"q{i % 11}")]
     lines += logged(N, " ")
     write_log(tmp_path / "out" / "model", lines)

@@ -72,7 +72,7 @@ def test_fields_asked_for(tmp_path):
     assert question_of(one, "q.stem") == ("s", "q.stem")
     assert golds_of(one, "answer.aliases") == ("x", "y")
     assert golds_of(one, "answer.number") == ("3",)
-    with pytest.raises(ValueError, match="sums: document 0 has no field 'answer.none'; it has q, answer"):
+    with pytest.raises(ValueError, match=r"sums: document 0 has no field 'answer\.none'; it has q, answer"):
         golds_of(one, "answer.none")
 
 
