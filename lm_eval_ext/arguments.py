@@ -51,6 +51,7 @@ class Options:
     store_text: bool
     max_store_gb: float | None
     lens: str | None = None
+    repeats_together: bool = False
 
 
 def read(
@@ -65,6 +66,7 @@ def read(
     store_text: Any,
     max_store_gb: Any,
     lens: Any = None,
+    repeats_together: Any = False,
 ) -> Options:
     """Check the options before any work.
 
@@ -91,6 +93,7 @@ def read(
         store_text=text,
         max_store_gb=_size("max_store_gb", max_store_gb),
         lens=None if lens is None else str(lens),
+        repeats_together=_truth("repeats_together", repeats_together),
     )
 
 

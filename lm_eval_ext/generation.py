@@ -8,7 +8,7 @@ The parent encodes a batch of prompts (`tok_batch_encode`), generates (`_model_g
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import postprocess_generated_text
@@ -54,7 +54,7 @@ class GenerationSession:
         self._prompts: list[list[int]] = []
         self._truncated: list[bool] = []
         self._new: list[list[int]] = []
-        self._signals: dict[str, Tensor] | None = None
+        self._signals: list[dict[str, Tensor] | None] = []
         self._stops: list[str] = []
         self._ends: frozenset[int] = frozenset()
         self._finished: list[_Generated] = []
@@ -73,6 +73,7 @@ class GenerationSession:
         self._prompts = [row[m.bool()].tolist() for row, m in zip(ids, mask)]
         _, uncut = HFLM.tok_batch_encode(self.lm, [str(p) for p in prompts])
         self._truncated = (uncut.sum(-1) > mask.sum(-1)).tolist()
+        self._new, self._signals = [], []
 
     def tap(self) -> GenerationTap:
         """To hold around the batch's generation."""
@@ -81,16 +82,20 @@ class GenerationSession:
     def generated(
         self, tap: GenerationTap, sequences: Tensor, start: int, stops: Sequence[str], eos: int | Iterable[int] | None
     ) -> None:
-        """What the batch generated: ``sequences[:, start:]`` are the new tokens; `eos` is the request's own setting."""
+        """What the batch's next rows generated: ``sequences[:, start:]``; `eos` is the request's own setting."""
         new = sequences[:, start:]
-        self._new = new.tolist()
+        self._new += new.tolist()
         self._stops = list(stops)
         asked = frozenset({eos} if isinstance(eos, int) else eos or ())
         self._ends = (asked or self.lm.eos_ids) | special_ids(self.lm.tokenizer, stops)
         if tap.problem is not None and not out_of_memory(tap.problem):
             raise tap.problem
-        self._signals = tap.signals(new)
-        if self._signals is None and not self._said:
+        signals = tap.signals(new)
+        if signals is None:
+            self._signals += [None] * len(new)
+        else:
+            self._signals += [{name: value[row] for name, value in signals.items()} for row in range(len(new))]
+        if signals is None and not self._said:
             self._said = True
             why = "memory ran out in looking at a step" if tap.problem else "steps are no tokens here (beams, say)"
             say(f"{why}; a teacher-forced pass over the answers serves instead", self.lm.rank)
@@ -103,7 +108,8 @@ class GenerationSession:
         ids = self._new[row]
         cut = spans(ids, answer, self.lm.tok_decode, self._ends, self._stops, self.lm.think_end_token, STOPS_FIRST)
         n = cut["generation"].stop
-        signals = None if self._signals is None else {k: v[row, :n].clone() for k, v in self._signals.items()}
+        seen = self._signals[row]
+        signals = None if seen is None else {name: value[:n].clone() for name, value in seen.items()}
         self._finished.append(
             _Generated(place, self._prompts[row], ids[:n], cut, answer, self._truncated[row], signals)
         )
@@ -147,12 +153,3 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> fro
     """
     special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(special[text] for text in texts if text in special)
-
-
-def settings(requests: Sequence[Any]) -> list[dict[str, Any]]:
-    """The distinct generation settings of a list of requests, for the manifest."""
-    found: list[dict[str, Any]] = []
-    for request in requests:
-        if len(request.args) > 1 and isinstance(request.args[1], dict) and request.args[1] not in found:
-            found.append(request.args[1])
-    return found

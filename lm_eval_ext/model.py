@@ -28,15 +28,18 @@ from lm_eval_ext import arguments  # noqa: E402
 from lm_eval_ext.arch import blocks  # noqa: E402
 from lm_eval_ext.elicit import Text  # noqa: E402
 from lm_eval_ext.forced import ForcedPass, Found  # noqa: E402
-from lm_eval_ext.generation import GenerationSession, settings  # noqa: E402
+from lm_eval_ext.generation import GenerationSession  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
 from lm_eval_ext.opening import open_together  # noqa: E402
 from lm_eval_ext.passes import FurtherPasses  # noqa: E402
 from lm_eval_ext.preflight import check_config, check_decoder, check_model, probe  # noqa: E402
 from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
+from lm_eval_ext.repeats import check_repeats, generations  # noqa: E402
 from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
+from lm_eval_ext.room import in_parts  # noqa: E402
 from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
+from lm_eval_ext.together import by_repeats, one_below_another, read_once  # noqa: E402
 from lm_eval_ext.translators import Translators  # noqa: E402
 from metrics.layers import select  # noqa: E402
 from metrics.manifest import is_store  # noqa: E402
@@ -65,6 +68,8 @@ class HFStoreLM(HFLM):
         store_text: whether answers and token ids of prompts and answers are kept (they are private data).
         max_store_gb: size at which recording stops; the evaluation goes on.
         lens: a tuned lens for the signals of the lens: a safetensors file, or a folder of the tuned-lens package.
+        repeats_together: whether a document's `repeats` are generated in one batch, which reads their prompt once; the
+            draws are then others than those of ``hf`` with a smaller batch.
 
     Raises:
         ValueError: an option or the model does not allow it; before any work.
@@ -86,11 +91,23 @@ class HFStoreLM(HFLM):
         store_text: Any = True,
         max_store_gb: Any = None,
         lens: Any = None,
+        repeats_together: Any = False,
         **host: Any,
     ) -> None:
         try:
             options = arguments.read(
-                pretrained, store, store_mode, metrics, signals, raw, layers, raw_dtype, store_text, max_store_gb, lens
+                pretrained,
+                store,
+                store_mode,
+                metrics,
+                signals,
+                raw,
+                layers,
+                raw_dtype,
+                store_text,
+                max_store_gb,
+                lens,
+                repeats_together,
             )
             self.translators = Translators(options.lens) if options.lens is not None else None
             arguments.refuse_misspelt(host, HFLM.__init__)
@@ -103,6 +120,9 @@ class HFStoreLM(HFLM):
         except (ValueError, OSError) as problem:
             fail(problem)
         self._options = options
+        self._rows: int | None = None
+        self._most_rows: int | None = None
+        self._generations: list[dict[str, Any]] = []
         super().__init__(pretrained, **host)
         self._session: ScoringSession | GenerationSession | None = None
         self._probing = False
@@ -180,12 +200,47 @@ class HFStoreLM(HFLM):
                 prompt, *rest = request.args
                 request.arguments = (TaggedPrompt.tag(prompt, place), *rest)
                 tagged.append(request)
+            together = self._options.repeats_together
+            found: list[str] = [""] * len(todo)
             with self._recording(GenerationSession(self, identities)):
-                found = super(HFStoreLM, self).generate_until(tagged, disable_tqdm=disable_tqdm)
-            self._note(generation=settings(requests))
+                for repeats, places in by_repeats(todo).items() if together else [(None, range(len(todo)))]:
+                    with self._in_rows(repeats):
+                        answers = super(HFStoreLM, self).generate_until(
+                            [tagged[place] for place in places], disable_tqdm=disable_tqdm
+                        )
+                    for place, answer in zip(places, answers):
+                        found[place] = answer
             return found
 
+        self._look_over(requests)
         return self._answers("generate_until", requests, ask)
+
+    def _look_over(self, requests: Sequence[Instance]) -> None:
+        """Note how answers are going to be generated, and refuse repeats that are all one answer."""
+        asked = generations(requests)
+        own = self.model.generation_config.to_dict() if self.model.can_generate() else {}
+        try:
+            check_repeats(asked, own, samples=self._options.plan.samples, tell=self._say)
+        except ValueError as problem:
+            fail(problem)
+        self._generations += [entry for entry in asked if entry not in self._generations]
+        together = {"repeats_together": True} if self._options.repeats_together else {}
+        self._note(generation=self._generations, **together)
+
+    @contextmanager
+    def _in_rows(self, rows: int | None) -> Iterator[None]:
+        """Generate in batches of at least so many rows, reading each prompt once; as the parent does with None."""
+        self._rows = rows
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    @property
+    def batch_size(self) -> int | str:
+        """As the parent's; no smaller than a document's repeats, where they are generated together."""
+        size = super().batch_size
+        return max(size, self._rows) if isinstance(size, int) and self._rows is not None else size
 
     def _answers(
         self,
@@ -276,6 +331,29 @@ class HFStoreLM(HFLM):
         return ids, mask
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation: Any) -> Tensor:
+        if self._rows is None:
+            return self._generate(context, max_length, stop, **generation)
+        mask, pad = generation.pop("attention_mask"), self.tokenizer.pad_token_id
+
+        def generate(rows: Sequence[int]) -> Tensor:
+            at = slice(rows[0], rows[-1] + 1)
+            own = {**generation, "attention_mask": mask[at]}
+            with self._mixed():
+                cache = read_once(self.model, context[at], mask[at], generation, pad)
+            if cache is not None:
+                own["past_key_values"] = cache
+            return self._generate(context[at], max_length, stop, **own)
+
+        def halved(most: int) -> None:
+            if self._most_rows is None:
+                say("memory ran out; repeats are generated together in smaller batches", self.rank)
+            self._most_rows = most
+
+        parts = in_parts(generate, range(len(context)), self._most_rows or len(context), halved)
+        return one_below_another(parts, pad)
+
+    def _generate(self, context: Tensor, max_length: int, stop: list[str], **generation: Any) -> Tensor:
+        """As the parent's `_model_generate`; what it generates is looked at on its way out."""
         session = self._session
         if not isinstance(session, GenerationSession) or not self._recorder.on:
             return super()._model_generate(context, max_length, stop, **generation)
@@ -284,6 +362,11 @@ class HFStoreLM(HFLM):
         eos = generation.get("eos_token_id")
         self._recorder.watch(lambda: session.generated(tap, found, context.shape[1], stop, eos))
         return found
+
+    def _mixed(self) -> torch.autocast:
+        """The precision in which the parent lets its passes run."""
+        dtype = getattr(self, "mixed_precision_dtype", None)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _detect_batch_size(self, *args: Any, **kwargs: Any) -> int:
         if isinstance(self._session, ScoringSession):

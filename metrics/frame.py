@@ -14,6 +14,7 @@ from metrics.annexed import annex_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record
+from metrics.sampled import GREEDY, greedy
 from metrics.samples import GENERATED, Beside
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
@@ -96,8 +97,13 @@ def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) 
         return Beside()
     generated = {k: e for k, e in store.entries().items() if k.kind == GENERATED and isinstance(e["answer"], str)}
     texts = {key: entry["answer"] for key, entry in generated.items()}
-    annex = annex_of(store.path, store.entries())
-    return Beside(answers={key: text.strip() for key, text in texts.items()}, texts=texts, annex=annex)
+    incomparable = {task: GREEDY for task in {key.task for key in generated} if greedy(store.manifest, task)}
+    return Beside(
+        answers={key: text.strip() for key, text in texts.items()},
+        texts=texts,
+        annex=annex_of(store.path, store.entries()),
+        incomparable=incomparable,
+    )
 
 
 def feature_arrays(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lm_eval.tasks import TaskManager
 
 import tasks
 from tasks.counting import demo_model_folder, shipped_test_set
@@ -65,7 +66,8 @@ def test_the_folders_exist_and_are_absolute():
     for path in (tasks.yaml_folder(), demo_model_folder(), shipped_test_set()):
         assert path.is_absolute()
         assert path.exists()
-    assert sorted(p.name for p in tasks.yaml_folder().glob("*.yaml")) == ["counting_gen.yaml", "counting_mc.yaml"]
+    names = ["counting_gen.yaml", "counting_mc.yaml", "counting_sampled.yaml"]
+    assert sorted(p.name for p in tasks.yaml_folder().glob("*.yaml")) == names
 
 
 def test_importing_tasks_is_light(tmp_path):
@@ -85,6 +87,22 @@ def test_docs_are_the_shipped_items_with_their_labels(loaded, name):
     assert loaded[name]["texts"] == [item.prompt for item in items]
     assert loaded[name]["delimiter"] == ""
     assert loaded[name]["version"] == 1.0
+
+
+def test_the_sampled_task_is_the_generated_one_asked_often():
+    manager = TaskManager(include_path=str(tasks.yaml_folder()), include_defaults=False)
+    loaded = manager.load(["counting_sampled", "counting_gen"])["tasks"]
+    sampled, once = loaded["counting_sampled"], loaded["counting_gen"]
+    assert sampled.config.repeats == 8 and once.config.repeats == 1
+    assert sampled.config.generation_kwargs == {
+        **{k: v for k, v in once.config.generation_kwargs.items() if k != "do_sample"},
+        "do_sample": True,
+        "temperature": 1.0,
+    }
+    docs = [list(task.test_docs())[:5] for task in (sampled, once)]
+    assert docs[0] == docs[1]
+    assert [sampled.doc_to_text(doc) for doc in docs[0]] == [once.doc_to_text(doc) for doc in docs[1]]
+    assert not sampled.config.tag
 
 
 def test_targets_are_the_answers(loaded):

@@ -1,0 +1,69 @@
+"""Answers to one prompt generated together: the prompt is read once, and each answer goes on from a copy of its cache.
+
+`generate` itself, asked for `num_return_sequences`, copies the prompt before it reads it, which saves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+COPIED = (DynamicLayer, DynamicSlidingWindowLayer)
+"""Kinds of a cache's layers whose rows stand for themselves."""
+
+
+def read_once(
+    model: PreTrainedModel, context: Tensor, mask: Tensor, settings: Mapping[str, Any], pad: int | None
+) -> DynamicCache | None:
+    """The key-value cache of all but each row's last token, for `generate` to go on from.
+
+    None where nothing is to be gained, no prompt being there twice, or where rows cannot be copied: with beams, prompts
+    of one token, and models that keep more than keys and values (recurrent states, a cache of fixed size).
+
+    Args:
+        model: a causal decoder.
+        context: ``[row, position]``, prompts padded on the left.
+        mask: ``[row, position]``, 0 for padding.
+        settings: what `generate` is about to be called with.
+        pad: the padding token's id.
+    """
+    own = model.generation_config
+    beams = settings.get("num_beams") or own.num_beams or 1
+    fixed = model._is_stateful or own.cache_implementation is not None
+    if beams != 1 or fixed or bool((mask[:, :-1].sum(1) == 0).any()):
+        return None
+    different, place = torch.unique(torch.stack([context, mask], 1), dim=0, return_inverse=True)
+    if len(different) == len(context):
+        return None
+    prompts, masks = different[:, 0, :-1], different[:, 1, :-1]
+    once = GenerationConfig(
+        max_length=context.shape[1], do_sample=False, use_cache=True, pad_token_id=pad, return_dict_in_generate=True
+    )
+    generate: Any = model.generate
+    cache = generate(input_ids=prompts, attention_mask=masks, generation_config=once).past_key_values
+    if type(cache) is not DynamicCache or any(type(layer) not in COPIED for layer in cache.layers):
+        return None
+    cache.reorder_cache(place)
+    return cache
+
+
+def by_repeats(requests: Sequence[Instance]) -> dict[int, list[int]]:
+    """Places in a list of requests by how often each is asked: those of a kind go through the harness together."""
+    found: dict[int, list[int]] = {}
+    for place, request in enumerate(requests):
+        found.setdefault(request.repeats or 1, []).append(place)
+    return found
+
+
+def one_below_another(parts: Sequence[Tensor], pad: int | None) -> Tensor:
+    """What several calls of `generate` returned, as if one had: rows padded on the right to a common length."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=pad or 0) for part in parts])
