@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from lm_eval_ext.environment import digest_of_weights
 from lm_eval_ext.room import in_parts
@@ -101,8 +103,9 @@ def load_reader(option: str, name: str, kind: Any, setting: Setting, **how: Any)
     place, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
     given = {"revision": revision} if revision else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **given)
-        model = kind.from_pretrained(place, dtype=getattr(torch, setting.dtype), **given, **how)
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(place, **given)
+            model = kind.from_pretrained(place, dtype=getattr(torch, setting.dtype), **given, **how)
     except (OSError, ValueError, KeyError) as problem:
         first = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
         raise ValueError(
@@ -121,6 +124,21 @@ def load_reader(option: str, name: str, kind: Any, setting: Setting, **how: Any)
         _limit(model, tokenizer),
         setting,
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting on weights that a model loaded for another use does without."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _limit(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:

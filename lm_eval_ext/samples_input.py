@@ -14,7 +14,7 @@ from metrics.logged import PROMPT, question_of, read_logged, results_at
 from metrics.manifest import is_store
 from metrics.pieces import Decode, find_tokenizer, open_tokenizer
 from metrics.record import Key
-from metrics.sampled import greedy
+from metrics.sampled import GREEDY, greedy
 from metrics.samples import GENERATED
 from metrics.store import Store, open_store
 
@@ -68,7 +68,7 @@ def comparable(store: Store, *, alone: bool, say: Say) -> Entries:
         if most[task] < 2:
             why[task] = f"{task} has one sample a document; record with repeats"
         elif greedy(store.manifest, task):
-            why[task] = f"{task} was generated greedily, so its samples are one answer; record with do_sample=True"
+            why[task] = f"{task} was {GREEDY}"
     if len(why) == len(most):
         raise ValueError(f"{store.path}: {next(iter(why.values()))}")
     for reason in why.values():

@@ -9,16 +9,17 @@ import contextlib
 import functools
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
+from metrics.cli_options import format_option
 from metrics.core import COSTS, Metric, features, metric_cost, metrics, signals
 from metrics.plan import Plan, Shape, bytes_per_record, make_plan
-from metrics.table import FORMATS, render
+from metrics.table import render
 
 OURS = {
     **{name: f"metrics.cli_store:{name}" for name in ("show", "score", "auroc")},
@@ -103,18 +104,6 @@ def main() -> None:
     Record with lm-eval:  lm_eval --model hf-store --model_args pretrained=MODEL --tasks TASK --output_path OUT
     --log_samples, then:  eval-ext auroc OUT
     """
-
-
-def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option that chooses how a table is written."""
-    return click.option(
-        "--format",
-        "format_",
-        type=click.Choice(FORMATS),
-        default="md",
-        show_default=True,
-        help="How to write the table.",
-    )(command)
 
 
 @main.command("list")

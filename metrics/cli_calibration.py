@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from metrics.calibrate import Method, Predictions, Scheme, calibration_table, predict, show_calibration
-from metrics.cases import Case, among
-from metrics.choosing import choose
-from metrics.cli import format_option
-from metrics.cli_store import NORMS, find_cases, metrics_option, resolve, write
+from metrics.cases import Case
+from metrics.cli_cases import NORMS, chosen_by, find_cases, resolve, write
+from metrics.cli_options import View, format_option, metrics_option, out_option, source_options, view_options
 from metrics.core import Choice
 from metrics.manifest import is_store
+from metrics.outside import is_outside
 from metrics.report import BASELINES, Table
-from metrics.score import SPANS
 from metrics.store import open_store
 from metrics.table import plain, render
 from metrics.threshold import (
@@ -36,48 +34,13 @@ from metrics.threshold import (
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
-def case_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where labels come from and which tasks, verdicts and spans are meant."""
-    options = [
-        click.argument("path", type=click.Path(path_type=Path)),
-        click.option("--samples", type=click.Path(path_type=Path), help="lm-eval's output, when PATH is a store."),
-        click.option("--labels", type=click.Path(path_type=Path), help="A jsonl or csv with doc_id and correct."),
-        click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match."),
-        click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match."),
-        click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times."),
-        click.option("--threshold", type=float, help="Call documents right whose graded label is at least this."),
-        click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True),
-        click.option("--seed", default=0, show_default=True, help="Of the split and of everything else drawn."),
-        format_option,
-        click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here."),
-    ]
-    return reduce(lambda made, option: option(made), reversed(options), command)
+seed_option = click.option("--seed", default=0, show_default=True, help="Of the split and of everything else drawn.")
 
 
-class Wanted(NamedTuple):
-    """Which documents and verdicts, as the common options say."""
-
-    path: Path
-    samples: Path | None
-    labels: Path | None
-    label: str | None
-    filter_: str | None
-    tasks: tuple[str, ...]
-    threshold: float | None
-    span: str
-
-
-def _binary_cases(metrics: Sequence[Choice], of: Wanted) -> list[Case]:
+def _binary_cases(path: Path, given: Path | None, metrics: Sequence[Choice], view: View) -> list[Case]:
     """The wanted cases with right and wrong answers; a graded one is left out and named."""
-    if of.samples is not None and of.labels is not None:
-        raise click.ClickException(
-            f"--samples {of.samples} and --labels {of.labels}: give one source of right and wrong"
-        )
-    store, source = resolve(of.path, of.samples or of.labels)
-
-    wanted = among(of.tasks, of.label, of.filter_)
-    options = {"span": of.span, "threshold": of.threshold, "field": None}
-    found = [c for c, _ in find_cases(store, source, metrics, wanted, **options)]
+    store, source = resolve(path, given)
+    found = [c for c, _ in find_cases(store, source, metrics, view)]
     graded = [case.title for case in found if case.wrong is None]
     if len(graded) == len(found):
         raise click.ClickException(f"{'; '.join(graded)}: graded, so no answer is wrong; pass --threshold")
@@ -87,7 +50,11 @@ def _binary_cases(metrics: Sequence[Choice], of: Wanted) -> list[Case]:
 
 
 @click.command()
-@case_options
+@source_options
+@view_options
+@seed_option
+@format_option
+@out_option
 @metrics_option
 @click.option(
     "--method",
@@ -104,13 +71,8 @@ def _binary_cases(metrics: Sequence[Choice], of: Wanted) -> list[Case]:
 @click.option("--plot", type=click.Path(path_type=Path, file_okay=False), help="Save reliability diagrams here.")
 def calibration(
     path: Path,
-    samples: Path | None,
-    labels: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
-    span: str,
+    given: Path | None,
+    view: View,
     seed: int,
     format_: str,
     out: Path | None,
@@ -129,8 +91,8 @@ def calibration(
     """
     if folds is not None and split is not None:
         raise click.ClickException(f"--folds {folds} and --split {split}: give one of them")
-    metrics = choose([metrics_, *BASELINES])
-    found = _binary_cases(metrics, Wanted(path, samples, labels, label, filter_, tasks, threshold, span))
+    metrics, _ = chosen_by([metrics_, *BASELINES], view)
+    found = _binary_cases(path, given, metrics, view)
     scheme = Scheme(method, folds or 5, split, bins, seed)
     made = [(case, predict(case, scheme)) for case in found]
     tables = [calibration_table(case, predictions, scheme) for case, predictions in made]
@@ -151,7 +113,11 @@ def _plot(made: Sequence[tuple[Case, Predictions]], tables: Sequence[Table], fol
 
 
 @click.command()
-@case_options
+@source_options
+@view_options
+@seed_option
+@format_option
+@out_option
 @click.option("--risk", type=SHARE, default=0.1, show_default=True, help="The share of errors that may be made.")
 @click.option(
     "--confidence",
@@ -188,13 +154,8 @@ def _plot(made: Sequence[tuple[Case, Predictions]], tables: Sequence[Table], fol
 @click.option("--apply", type=click.Path(path_type=Path), help="Write --answers for this store, labelled or not.")
 def threshold(
     path: Path,
-    samples: Path | None,
-    labels: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
-    span: str,
+    given: Path | None,
+    view: View,
     seed: int,
     format_: str,
     out: Path | None,
@@ -218,13 +179,17 @@ def threshold(
         raise click.ClickException(f"--apply {apply}: give --answers FILE, where to write what would be answered")
     if apply is not None and not is_store(apply):
         raise click.ClickException(f"--apply {apply}: not a store; give the folder that holds its manifest.json")
-    metrics = chosen(metric)
-    found = _binary_cases(metrics, Wanted(path, samples, labels, label, filter_, tasks, threshold, span))
+    metrics = chosen(metric, view.outside())
+    if apply is not None and any(map(is_outside, metrics)):
+        raise click.ClickException(
+            f"--apply {apply}: --metric {metric} is of {view.scores[0]}, which holds no scores of that store"
+        )
+    found = _binary_cases(path, given, metrics, view)
     aim = Aim(risk, confidence, guarantee, split, seed)
     made = [(case, find_rules(case, metrics, aim)) for case in found]
     rows: list[dict[str, Any]] = []
     for case, rules in made if answers is not None else ():
-        rows += answer_rows(case, rules, aim) if apply is None else _applied(case, rules, apply, span)
+        rows += answer_rows(case, rules, aim) if apply is None else _applied(case, rules, apply, view.span)
     write([threshold_table(case, rules, aim) for case, rules in made], format_, out, show_threshold)
     if answers is not None:
         _write_answers(rows, answers)

@@ -11,14 +11,15 @@ import pandas as pd
 
 from metrics.cases import among
 from metrics.choosing import choose
-from metrics.cli import format_option
-from metrics.cli_store import NORMS, metrics_option, resolve, save_frame, say_unused
+from metrics.cli_cases import NORMS, chosen_by, resolve, say_unused
+from metrics.cli_options import View, format_option, metrics_option, view_options
+from metrics.cli_store import save_frame
 from metrics.compare import Judged, Pair, judged, pair_frame, pair_up, recorded
 from metrics.compare_tables import Compared, accuracy_table, auroc_table, macro_auroc_table, show
 from metrics.core import Choice
 from metrics.disagreement import disagreement_table, pick
+from metrics.outside import is_outside, join
 from metrics.report import BASELINES
-from metrics.score import SPANS
 from metrics.slices import setting
 from metrics.store import Store
 from metrics.table import render
@@ -33,11 +34,7 @@ PATH = click.Path(path_type=Path)
 @metrics_option
 @click.option("--labels-a", type=PATH, help="A's right and wrong: lm-eval output, or a jsonl or csv.")
 @click.option("--labels-b", type=PATH, help="B's; by default the result files that the stores name.")
-@click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match.")
-@click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
-@click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
-@click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
-@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
+@view_options
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Documents shown of a task.")
 @click.option("--by", default="mean_entropy", show_default=True, help="The metric that sorts them.")
 @format_option
@@ -50,11 +47,7 @@ def compare(
     metrics_: str,
     labels_a: Path | None,
     labels_b: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
-    span: str,
+    view: View,
     top: int,
     by: str,
     format_: str,
@@ -71,14 +64,14 @@ def compare(
         raise click.ClickException(f"--by {by}: that is {len(sorting)} metrics; name one")
     if export is not None and export.suffix not in (".csv", ".jsonl", ".parquet"):
         raise click.ClickException(f"--export {export}: the ending must be .csv, .jsonl or .parquet")
-    chosen = choose([metrics_, by, *BASELINES])
+    chosen, _ = chosen_by([metrics_, by, *BASELINES], view)
     stores, sides = [], []
     for name, path, given in (("A", a, labels_a), ("B", b, labels_b)):
         store, source = resolve(path, given, f"--labels-{name.lower()}")
         stores.append(store)
-        sides.append(_judged(store, source, chosen, span=span, threshold=threshold, name=name))
+        sides.append(_judged(store, source, chosen, view, name))
 
-    wanted = among(tasks, label, filter_)
+    wanted = among(view.tasks, view.label, view.filter)
     first, second = ({key: one for key, one in side.items() if wanted(one.case)} for side in sides)
     _refuse_nothing(sides, first, second)
     documents = recorded(stores[0].entries()), recorded(stores[1].entries())
@@ -94,15 +87,15 @@ def compare(
 
 
 def _judged(
-    store: Store, source: Path | None, chosen: Sequence[Choice], *, span: str, threshold: float | None, name: str
+    store: Store, source: Path | None, chosen: Sequence[Choice], view: View, name: str
 ) -> dict[tuple[str, str], Judged]:
     """Every task and verdict of a store; the chosen option of multiple choice is the verdict's own."""
-    ids, entries = [choice.id for choice in chosen], store.entries()
+    ids, entries = [choice.id for choice in chosen if not is_outside(choice)], store.entries()
     by_norm: dict[str, dict[tuple[str, str], Judged]] = {}
 
     def prepare(norm: str) -> None:
-        frame = store.scores(ids, labels=source, span=span, norm=norm)
-        by_norm[norm] = judged(frame, entries, chosen, threshold=threshold)
+        frame = join(store.scores(ids, labels=source, span=view.span, norm=norm), chosen)
+        by_norm[norm] = judged(frame, entries, chosen, threshold=view.threshold)
         if norm == "none":
             say_unused(frame, f"{name}: ")
 

@@ -11,18 +11,17 @@ from typing import NoReturn
 import click
 import pandas as pd
 
-from metrics.cases import among
-from metrics.choosing import choose
-from metrics.cli import format_option
-from metrics.cli_store import find_cases, one_metric, resolve, write
+from metrics.cli_cases import chosen_by, find_cases, resolve, write
+from metrics.cli_options import View, format_option, out_option, source_options, view_options
 from metrics.core import Choice, signals
 from metrics.frame import Wish, labelled_frame
 from metrics.grid import grid_score
 from metrics.grid_report import REFERENCES, Scheme, grid_tables, show_grid
 from metrics.naming import words
+from metrics.outside import is_outside
 from metrics.report import Table
 from metrics.samples import Beside
-from metrics.score import SPANS, ScoreTable, Unit
+from metrics.score import ScoreTable, Unit
 from metrics.slices import recorded_signals
 from metrics.store import Store
 from metrics.tokenwise.composite import combine
@@ -63,47 +62,36 @@ class GridStore:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@source_options
 @click.option("--metrics", "metrics_", default="all", show_default=True, help="Token metrics, joined by +.")
 @click.option("--weightings", "weightings_", default="all", show_default=True, help="Weightings, joined by +.")
 @click.option("--poolings", "poolings_", default=POOLINGS, show_default=True, help="Poolings, joined by +.")
 @click.option("--layers", default="all", show_default=True, help="Layers of metrics that have them: 0+4+-1, or all.")
-@click.option("--samples", type=click.Path(path_type=Path), help="lm-eval's output, when PATH is a store.")
-@click.option("--labels", type=click.Path(path_type=Path), help="A jsonl or csv with columns doc_id and correct.")
-@click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match.")
-@click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
-@click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
-@click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
+@view_options
 @click.option("--against", help="Test all configurations against this metric, paired.")
 @click.option("--repeats", type=click.IntRange(min=1), default=100, show_default=True, help="Random splits.")
 @click.option(
     "--split", default=0.5, show_default=True, type=click.FloatRange(0, 1, True, True), help="Part that chooses."
 )
 @click.option("--seed", default=0, show_default=True, help="Of the splits.")
-@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=0, show_default=True, help="Processes; 0: as many as cores."
 )
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Configurations shown; 0: all.")
 @format_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+@out_option
 def grid(
     path: Path,
+    given: Path | None,
     metrics_: str,
     weightings_: str,
     poolings_: str,
     layers: str,
-    samples: Path | None,
-    labels: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
+    view: View,
     against: str | None,
     repeats: int,
     split: float,
     seed: int,
-    span: str,
     jobs: int,
     top: int,
     format_: str,
@@ -116,19 +104,17 @@ def grid(
 
     Example: eval-ext grid OUT --metrics entropy+nll --poolings mean+max --against mean_nll
     """
-    if samples is not None and labels is not None:
-        raise click.ClickException(f"--samples {samples} and --labels {labels}: give one source of right and wrong")
-    baseline = one_metric(against) if against else None
-    store, source = resolve(path, samples or labels)
+    wanted, baseline = chosen_by(REFERENCES, view, against)
+    store, source = resolve(path, given)
     composites = _composites(store, metrics_, weightings_, poolings_, layers)
-    references = _recorded(store, choose([*REFERENCES, *([against] if against else [])]))
+    references = _recorded(store, wanted)
     chosen = list({c.id: c for c in (*composites, *references)}.values())
     small = len(store) * len(chosen) <= SMALL
     processes = jobs or (1 if small else _cores())
     click.echo(f"{len(composites)} configurations, {processes} process{'es' if processes > 1 else ''}", err=True)
 
-    scorer = GridStore(store, chosen, processes)
-    found = find_cases(scorer, source, chosen, among(tasks, label, filter_), span=span, threshold=threshold, field=None)
+    scorer = GridStore(store, [c for c in chosen if not is_outside(c)], processes)
+    found = find_cases(scorer, source, chosen, view)
     scheme = Scheme(repeats, split, seed, baseline)
     tables: list[Table] = []
     for case, _ in found:

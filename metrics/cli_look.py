@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 
 from metrics import looking
-from metrics.cases import among, oriented_scores
+from metrics.cases import oriented_scores
 from metrics.choosing import choose
-from metrics.cli_store import NORMS, find_cases, metrics_option, resolve
+from metrics.cli_cases import NORMS, chosen_by, find_cases, resolve
+from metrics.cli_options import View, metrics_option, span_option, view_options
 from metrics.drawing import SUFFIXES, Picture, save
 from metrics.explain import render
 from metrics.labels import linked_results
 from metrics.manifest import is_store
+from metrics.outside import is_outside, join
 from metrics.page import make_page, texts_of
 from metrics.record import Key
 from metrics.report import BASELINES
 from metrics.score import NORMS as SCORE_NORMS
-from metrics.score import SPANS
 from metrics.store import Store, open_store
 
 DOC = click.IntRange(min=0)
@@ -31,7 +32,6 @@ DOC = click.IntRange(min=0)
 labels_option = click.option(
     "--labels", type=click.Path(path_type=Path), help="lm-eval output, or a jsonl or csv of labels."
 )
-span_option = click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
 
 
 @click.command()
@@ -40,11 +40,7 @@ span_option = click.option("--span", type=click.Choice(SPANS), default="answer",
 @metrics_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="figures", show_default=True)
 @labels_option
-@span_option
-@click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match.")
-@click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
-@click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
-@click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
+@view_options
 @click.option("--doc", type=DOC, help="Also the figures of this document.")
 @click.option(
     "--signal", "signals_", multiple=True, help="Signals of curves and profiles.  [default: entropy, lens_entropy]"
@@ -61,11 +57,7 @@ def plot(
     metrics_: str,
     out: Path,
     labels: Path | None,
-    span: str,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
+    view: View,
     doc: int | None,
     signals_: tuple[str, ...],
     most: int,
@@ -94,32 +86,33 @@ def plot(
     unknown = next((kind for kind in kinds if kind not in looking.KINDS), None)
     if unknown is not None:
         raise click.ClickException(f"kind '{unknown}' is not known; choose {', '.join(looking.KINDS)}")
-    chosen = choose([metrics_, *BASELINES])
+    chosen, _ = chosen_by([metrics_, *BASELINES], view)
+    shown, _ = chosen_by([metrics_], view)
     store, source, labelled = _open(path, labels)
     held = list(dict.fromkeys(key.task for key in store.entries()))
-    missing = next((task for task in tasks if task not in held), None)
+    missing = next((task for task in view.tasks if task not in held), None)
     if missing is not None:
         raise click.ClickException(f"--task {missing}: {store.path} holds {', '.join(held) or 'no task'}")
 
-    wanted = among(tasks, label, filter_)
-    found = find_cases(store, source, chosen, wanted, span=span, threshold=threshold, field=None) if labelled else []
+    found = find_cases(store, source, chosen, view) if labelled else []
 
     @functools.cache
     def documents(norm: str) -> pd.DataFrame:
-        return store.scores("answer_length", labels=source, span=span, norm=norm)
+        return store.scores("answer_length", labels=source, span=view.span, norm=norm)
 
     def unlabelled() -> dict[str, dict[str, np.ndarray]]:
-        frame = store.scores([choice.id for choice in chosen], span=span)
-        return {task: oriented_scores(frame.loc[frame["task"] == task], choose(metrics_)) for task in tasks or held}
+        ours = [choice.id for choice in chosen if not is_outside(choice)]
+        frame = join(store.scores(ours, span=view.span), chosen)
+        return {task: oriented_scores(frame.loc[frame["task"] == task], shown) for task in view.tasks or held}
 
     request = looking.Request(
         store=store,
         cases=[case for case, _ in found],
         frame=lambda case: documents(NORMS.get(case.verdict.split("@")[0], "none") if case else "none"),
         scores=unlabelled,
-        tasks=tasks or held,
-        metrics=[choice.id for choice in choose(metrics_)],
-        span=span,
+        tasks=view.tasks or held,
+        metrics=[choice.id for choice in shown],
+        span=view.span,
         doc=doc,
         signals=signals_ or looking.SIGNALS,
         most=most,

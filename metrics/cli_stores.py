@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from metrics import copying
-from metrics.cli import format_option
+from metrics.cli_options import format_option
 from metrics.export import export as write_arrays
 from metrics.frame import find_labels
 from metrics.slices import Slice, cut, index_bytes, sizes

@@ -9,13 +9,10 @@ from pathlib import Path
 import click
 
 from metrics import dataset_table, tracking_table
-from metrics.cases import among
-from metrics.choosing import choose
-from metrics.cli import format_option
-from metrics.cli_store import find_cases, resolve, write
+from metrics.cli_cases import chosen_by, find_cases, resolve, write
+from metrics.cli_options import View, format_option, out_option, view_options
 from metrics.dataset_table import Dataset
 from metrics.report import BASELINES
-from metrics.score import SPANS
 from metrics.store import Store
 
 METRICS = "sequence_nll+mean_nll+mean_entropy"
@@ -30,22 +27,14 @@ METRICS = "sequence_nll+mean_nll+mean_entropy"
     type=click.Path(path_type=Path),
     help="lm-eval's output, or a jsonl or csv of labels: one for each PATH, in their order.",
 )
-@click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match.")
-@click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
-@click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
-@click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
-@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
+@view_options
 @format_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
+@out_option
 def table(
     paths: tuple[Path, ...],
     metrics_: str,
     samples: tuple[Path, ...],
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
-    span: str,
+    view: View,
     format_: str,
     out: Path | None,
 ) -> None:
@@ -57,15 +46,13 @@ def table(
     """
     if samples and len(samples) != len(paths):
         raise click.ClickException(f"--samples: {len(samples)} for {len(paths)} paths; give one for each")
-    chosen = choose([metrics_, *BASELINES])
-
-    wanted = among(tasks, label, filter_)
+    chosen, _ = chosen_by([metrics_, *BASELINES], view)
     opened = [resolve(path, given) for path, given in zip(paths, samples or [None] * len(paths))]
     names = _names([store for store, _ in opened])
     datasets = [
         Dataset(name, case)
         for (store, source), name in zip(opened, names)
-        for case, _ in find_cases(store, source, chosen, wanted, span=span, threshold=threshold, field=None)
+        for case, _ in find_cases(store, source, chosen, view)
     ]
     tables = [dataset_table.dataset_table(datasets, chosen), tracking_table.tracking_table(datasets, chosen)]
     how = {dataset_table.TITLE: dataset_table.show, tracking_table.TITLE: tracking_table.show}

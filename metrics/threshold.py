@@ -233,13 +233,13 @@ def _always(row: dict[str, Any]) -> str:
     return f"{row['answer_when']} ({row['metric']})"
 
 
-def chosen(names: str) -> list[Choice]:
-    """The metrics that a rule may be made of.
+def chosen(names: str, others: Sequence[Choice] = ()) -> list[Choice]:
+    """The metrics that a rule may be made of, or one of those from elsewhere.
 
     Raises:
         ValueError: a name is not known, or a metric has no direction.
     """
-    found = choose(names)
+    found = [c for c in others if c.id == names] or choose(names)
     neutral = [c.id for c in found if c.metric.higher == "neutral"]
     if neutral:
         raise ValueError(f"{', '.join(neutral)}: no direction, so no threshold; choose a metric of uncertainty")

@@ -14,7 +14,9 @@ from scipy.stats import rankdata
 from metrics import stats
 from metrics.cases import Case
 from metrics.choosing import choose
+from metrics.core import Metric, metrics
 from metrics.drawing import RIGHT, WRONG, Picture, heatmap, panels, style, titled, units_of
+from metrics.naming import outside
 from metrics.report import BASELINES
 
 BINS = 24
@@ -25,7 +27,8 @@ def first_of_families(names: Sequence[str], most: int) -> list[str]:
     """At most so many metrics, the first of each family before the second of any, baselines last; no score decides."""
     families: dict[str, list[str]] = {}
     for name in sorted(names, key=BASELINES.__contains__):
-        families.setdefault(choose(name)[0].metric.family, []).append(name)
+        made = _metric(name)
+        families.setdefault(made.family if made else "", []).append(name)
     rounds = max(map(len, families.values()), default=0)
     turned = [of[i] for i in range(rounds) for of in families.values() if i < len(of)]
     return sorted(turned, key=BASELINES.__contains__)[:most]
@@ -42,8 +45,9 @@ def distributions(case: Case, names: Sequence[str]) -> Picture:
     with style():
         figure, axes = panels(len(names), width=2.6, height=1.9)
         for axis, name in zip(axes, names):
-            made = choose(name)[0].metric
-            score = -case.scores[name] if made.higher == "confident" else case.scores[name]
+            made = _metric(name)
+            higher = made.higher if made else "uncertain"
+            score = -case.scores[name] if higher == "confident" else case.scores[name]
             edges = _edges(score)
             parts = [np.histogram(np.clip(score[of], edges[0], edges[-1]), edges)[0] for of in (~wrong, wrong)]
             outer = [-np.inf, *edges[1:-1], np.inf]
@@ -55,7 +59,7 @@ def distributions(case: Case, names: Sequence[str]) -> Picture:
                 share = part / max(part.sum(), 1)
                 axis.stairs(share, edges, fill=True, color=colour, alpha=0.35)
                 axis.stairs(share, edges, color=colour, lw=1.2)
-            axis.set(title=name, xlabel=", ".join([*units_of(made.unit), f"high = {made.higher}"]))
+            axis.set(title=name, xlabel=", ".join([*(units_of(made.unit) if made else ()), f"high = {higher}"]))
             axis.set_ylim(bottom=0)
             _say_missing(axis, score)
         _key(figure, ("right", RIGHT), ("wrong", WRONG))
@@ -194,6 +198,12 @@ def clustered(rho: np.ndarray) -> np.ndarray:
     distance = 1 - np.nan_to_num(rho, nan=0.0)
     np.fill_diagonal(distance, 0.0)
     return leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))
+
+
+def _metric(name: str) -> Metric | None:
+    """The metric of an id; None of a score from elsewhere."""
+    ours = ":" in outside(name) or name.partition("(")[0] in metrics()
+    return choose(name)[0].metric if ours else None
 
 
 def _binary(case: Case) -> np.ndarray:
