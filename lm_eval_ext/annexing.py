@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from lm_eval_ext.environment import versions
-from metrics.annex import DamagedPart, Made, Part, parts_of, samples_of, write_part
+from metrics.annex import Made, parts_of, samples_of, whole_part, write_part
 from metrics.record import Key
 from metrics.samples import GENERATED
 
@@ -122,7 +122,7 @@ def work(
     """
     done: dict[tuple[str, int], tuple[tuple[int, str], ...]] = {}
     for path in parts_of(store, recipe.kind):
-        part = None if redo else _whole(path)
+        part = None if redo else whole_part(path)
         if part is None:
             if not dry:
                 path.unlink()
@@ -137,16 +137,6 @@ def work(
         wanted += len(wants)
         different.update(map(hash, wants))
     return Work(recipe, left, len(documents) - len(left), wanted, len(different))
-
-
-def _whole(path: Path) -> Part | None:
-    """A part, checked; None where it is damaged."""
-    try:
-        part = Part(path)
-        part.check()
-    except DamagedPart:
-        return None
-    return part
 
 
 def _plain(facts: Mapping[str, Any]) -> Any:
@@ -178,17 +168,19 @@ def make(
     """
     pending: list[Made] = []
     since = time.monotonic()
-    for group, known in _groups(todo):
-        for document in group:
-            values = tuple(todo.recipe.put(document, known.__getitem__))
-            pending.append(Made(*document.keys[0][:2], samples_of(document.keys, entries), values))
-        size = sum(value.numel() * 4 for one in pending for value in one.values)
-        if size >= PART_BYTES or time.monotonic() - since >= seconds:
+    try:
+        for group, known in _groups(todo):
+            for document in group:
+                values = tuple(todo.recipe.put(document, known.__getitem__))
+                pending.append(Made(*document.keys[0][:2], samples_of(document.keys, entries), values))
+            size = sum(value.numel() * 4 for one in pending for value in one.values)
+            if size >= PART_BYTES or time.monotonic() - since >= seconds:
+                write_part(store, todo.recipe.kind, pending, todo.recipe.facts, versions())
+                pending, since = [], time.monotonic()
+            progress(len(group))
+    finally:  # also what was made before an error or Ctrl-C
+        if pending:
             write_part(store, todo.recipe.kind, pending, todo.recipe.facts, versions())
-            pending, since = [], time.monotonic()
-        progress(len(group))
-    if pending:
-        write_part(store, todo.recipe.kind, pending, todo.recipe.facts, versions())
 
 
 def _groups(todo: Work) -> Iterator[tuple[list[Document], dict[Any, Tensor]]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metrics.annex import CLUSTERS, FOLDER, KINDS, parts_of, read_clusters, write_clusters
+from metrics.annex import CLUSTERS, FOLDER, parts_of, read_clusters, write_clusters
+from metrics.annex_keep import has_annex
 from metrics.lock import Lock
 from metrics.meanings import EQUIVALENCES, RULES
 from metrics.store import Store
@@ -67,7 +68,7 @@ def samples(out: Path, **given: Any) -> None:
     from lm_eval_ext.samples_input import comparable, store_at
 
     store = store_at(out)
-    if not named and not any(parts_of(store.path, kind) for kind in KINDS):
+    if not named and not has_annex(store.path):
         raise click.ClickException(f"{store.path / FOLDER} holds nothing to cluster; give --encoder or --nli NAME")
     entries = comparable(store, alone=named == ["relevance"], say=_say)
     with _locked(store):
@@ -124,8 +125,8 @@ def _make(store: Store, entries: Entries, out: Path, given: Mapping[str, Any]) -
     for _, reader in made:
         if reader is not None and reader.cut:
             _say(
-                f"{reader.name}: {reader.cut} texts are longer than its {reader.limit} tokens; their beginnings were left "
-                "out"
+                f"{reader.name}: {reader.cut} texts are longer than the {reader.limit} tokens that it reads; their "
+                "beginnings were left out"
             )
 
 

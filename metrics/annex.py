@@ -185,6 +185,16 @@ class Part:
         self._file = None
 
 
+def whole_part(path: Path) -> Part | None:
+    """A part with all its values checked; None where it is damaged."""
+    try:
+        part = Part(path)
+        part.check()
+    except DamagedPart:
+        return None
+    return part
+
+
 def read_clusters(store: Path) -> dict[str, dict[str, Any]]:
     """How clusters are made, by kind.
 

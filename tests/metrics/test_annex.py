@@ -91,5 +91,5 @@ def test_clusters_are_kept_and_checked(tmp_path):
     assert read_clusters(tmp_path) == wanted
     file = tmp_path / "annex" / "clusters.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "embedding": {"threshold": 0.1}}))
-    with pytest.raises(ValueError, match="clusters.json is damaged .*delete it"):
+    with pytest.raises(ValueError, match=r"clusters.json is damaged .*delete it"):
         read_clusters(tmp_path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from annexes import answered, sampled
+from annexes import alike, answered, fill, sampled
 from stores import write
 
 from metrics.annex import Made, parts_of, samples_of, write_clusters, write_part
@@ -17,30 +17,6 @@ from metrics.store import open_store
 
 NLI = "discrete_semantic_entropy(clusters=nli)"
 EMBEDDING = "discrete_semantic_entropy(clusters=embedding)"
-FACTS = {"model": "m"}
-
-
-def fill(path, kind, values, documents=None, part=100):
-    """Give the annex what `values` makes of a document's number and its samples."""
-    entries = open_store(path).entries()
-    made = []
-    for doc_id in sorted({key.doc_id for key in entries} if documents is None else documents):
-        keys = sorted(key for key in entries if key.doc_id == doc_id)
-        made.append(Made("t", doc_id, samples_of(keys, entries), tuple(values(doc_id, len(keys)))))
-    for start in range(0, len(made), part):
-        write_part(path, kind, made[start : start + part], FACTS)
-
-
-def alike(*groups):
-    """NLI in which samples of one group entail each other and all others contradict."""
-    count = max(max(g) for g in groups) + 1
-    said = torch.zeros(count, count, 3)
-    said[..., 2] = 1
-    for group in groups:
-        for i in group:
-            for j in group:
-                said[i, j] = torch.tensor([1.0, 0, 0])
-    return said
 
 
 @pytest.fixture
@@ -129,7 +105,7 @@ def test_parts_of_two_models_are_refused(path):
     entries = open_store(path).entries()
     keys = sorted(key for key in entries if key.doc_id == 1)
     write_part(path, "nli", [Made("t", 1, samples_of(keys, entries), (alike((0, 1, 2, 3)),))], {"model": "other"})
-    with pytest.raises(ValueError, match="was made by other and nli-00000.safetensors by m.*--redo"):
+    with pytest.raises(ValueError, match=r"was made by other and nli-00000.safetensors by m.*--redo"):
         open_store(path).scores([NLI])
 
 

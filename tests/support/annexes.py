@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 from stores import facts, record, write
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from metrics.annex import Made, samples_of, write_part
 from metrics.record import Span
 from metrics.store import open_store
 
@@ -22,8 +23,6 @@ def letters():
     words = {"<unk>": 0, **{c: i + 1 for i, c in enumerate(SPACE)}}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    from tokenizers import decoders
-
     backend.decoder = decoders.Fuse()
     return backend
 
@@ -62,7 +61,7 @@ def sampled(folder, documents, *, tokens=False, linked=True, **more):
 
 
 def bert(folder, labels=MNLI, *, seed=0, positions=64):
-    """A tiny random BERT that classifies pairs, saved with a tokenizer of letters; its weights large, so answers differ."""
+    """A tiny random BERT that classifies pairs, with a tokenizer of letters; of large weights, so that answers differ."""
     torch.manual_seed(seed)
     words = {word: i for i, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]"))}
     for letter in SPACE.strip():
@@ -91,6 +90,29 @@ def bert(folder, labels=MNLI, *, seed=0, positions=64):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def fill(path, kind, values, documents=None, part=100):
+    """Give the annex what `values` makes of a document's number and its samples."""
+    entries = open_store(path).entries()
+    made = []
+    for doc_id in sorted({key.doc_id for key in entries} if documents is None else documents):
+        keys = sorted(key for key in entries if key.doc_id == doc_id)
+        made.append(Made("t", doc_id, samples_of(keys, entries), tuple(values(doc_id, len(keys)))))
+    for start in range(0, len(made), part):
+        write_part(path, kind, made[start : start + part], {"model": "m"})
+
+
+def alike(*groups):
+    """NLI in which samples of one group entail each other and all others contradict."""
+    count = max(max(g) for g in groups) + 1
+    said = torch.zeros(count, count, 3)
+    said[..., 2] = 1
+    for group in groups:
+        for i in group:
+            for j in group:
+                said[i, j] = torch.tensor([1.0, 0, 0])
+    return said
 
 
 class FakeEncoder:
