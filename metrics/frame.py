@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from metrics import labels as labels_
+from metrics.annexed import annex_of
 from metrics.answers import FROM_FILTER, Answers, answers_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record, Span
 from metrics.sampled import GREEDY, greedy
-from metrics.samples import GENERATED, Beside
+from metrics.samples import GENERATED, Beside, NoAnnex
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
 Source = str | Path | Mapping[str, Any] | None
@@ -109,6 +110,7 @@ def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) 
         texts={key: entry["answer"] for key, entry in generated.items()},
         spans=answers.spans,
         unmapped=answers.unmapped,
+        annex=annex_of(store.path, entries) if together else NoAnnex(),
         incomparable={task: GREEDY for task in {key.task for key in generated} if greedy(store.manifest, task)},
     )
 

@@ -162,7 +162,8 @@ def score(
     def note(row: int, choice: Choice[Metric], value: float, reason: str) -> None:
         values[choice.id][row] = value
         if reason:
-            table.unscored[choice.id][reason] += 1
+            instead = {REMEDY[kind]: why for kind, why in beside.annex.problems(chosen[row].key).items()}
+            table.unscored[choice.id][instead.get(reason, reason)] += 1
 
     for row, available in _stream(chosen, metrics, fetch, span, known, beside):
         for choice in alone:
