@@ -154,11 +154,7 @@ class Store:
             return self
         made = Store(self.path)
         made._index = {
-            key: (
-                path,
-                row,
-                {**entry, "spans": {**entry["spans"], **{n: list(s) for n, s in found.get(key, {}).items()}}},
-            )
+            key: (path, row, {**entry, "spans": {**entry["spans"], **found.get(key, {})}})
             for key, (path, row, entry) in self._index.items()
         }
         return made
