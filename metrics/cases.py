@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metrics.core import Choice
+from metrics.compute import compute_of
+from metrics.core import Choice, signals
 
 MOST_CAUSES = 50
 """A field with more values than this among the wrong answers names documents, not causes."""
@@ -38,6 +39,8 @@ class Case:
     """The label's own name, ``METRIC@FILTER``; `label` adds the threshold and the direction."""
     documents: Sequence[int] = ()
     """Their numbers in the task, in the order of the scores; empty for a subset."""
+    compute: Mapping[str, str] = field(default_factory=dict)
+    """What a score of each metric takes."""
 
     @property
     def title(self) -> str:
@@ -64,6 +67,7 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
         threshold: makes a graded label binary: right at or above it, or at or below it where less is better.
     """
     found = []
+    known = signals()
     lower_is_better = {tuple(pair) for pair in frame.attrs.get("lower_is_better", ())}
     for column in [c for c in frame.columns if c.startswith("label:")]:
         for task, part in frame.loc[frame[column].notna()].groupby("task", sort=True):
@@ -78,10 +82,28 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
             suffix = f" {'<=' if lower else '>='} {threshold:g}" if threshold is not None else ""
             title = name + suffix + (LOWER if lower else "")
             documents = part["doc_id"].tolist()
+            count = _samples(frame, str(task))
+            takes = {c.id: compute_of(c, count, known) for c in metrics if c.id in scores}
             found.append(
-                Case(str(task), title, scores, quality, wrong, absent=absent, verdict=name, documents=documents)
+                Case(
+                    str(task),
+                    title,
+                    scores,
+                    quality,
+                    wrong,
+                    absent=absent,
+                    verdict=name,
+                    documents=documents,
+                    compute=takes,
+                )
             )
     return found
+
+
+def _samples(frame: pd.DataFrame, task: str) -> int:
+    """How many answers to a document of the task are in the frame."""
+    of = frame.loc[frame["task"] == task]
+    return int(of["sample"].to_numpy().max()) + 1 if "sample" in of else 1
 
 
 def _split(
@@ -132,6 +154,7 @@ def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
                 f"wrong answers with {name}={value}",
                 case.absent,
                 case.verdict,
+                compute=case.compute,
             )
         )
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,7 +221,10 @@ def samples_of(results: Path) -> list[Path]:
 
 
 def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
-    """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name."""
+    """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name.
+
+    A last line that is broken off, as after a full disk, is left out with a warning.
+    """
     for path in paths:
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
         for number, line in enumerate(_lines(path), 1):
@@ -228,6 +232,9 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
                 try:
                     sample = json.loads(line)
                 except ValueError as problem:
+                    if not line.endswith("\n"):
+                        warnings.warn(f"{path}: the last line is broken off and left out", stacklevel=2)
+                        break
                     raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
                 yield from _verdicts(task, sample, f"{path}, line {number}")
 

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from metrics import stats
 from metrics.cases import Case
+from metrics.compute import ONE
 from metrics.stats import Estimate
 from metrics.table import render
 
@@ -72,6 +73,7 @@ def auroc_table(
         estimate = stats.delong_interval(score, wrong, level=level)
         estimates[name] = estimate
         row = _binary_row(name, score, wrong, estimate, case.scores[strata] if strata else None)
+        row |= {"compute": case.compute.get(name, "")}
         row |= {"delta": math.nan, "delta_lower": math.nan, "delta_upper": math.nan, "p": math.nan}
         if name != against and min(wrong.sum(), (~wrong).sum()) >= FEW:
             test = stats.delong_test(score, case.scores[against], wrong, level=level)
@@ -228,6 +230,7 @@ def show(table: Table, format_: str) -> str:
     """The table as md or latex: the columns one reads, and the notes below (in comments, in latex)."""
     main = "spearman" if table.graded else "auroc"
     rows, same = [], dict[str, list[str]]()
+    dear = any(row.get("compute") not in (None, "", ONE) for row in table.rows)
     for row in table.rows:
         leader = table.alike.get(row["metric"], row["metric"])
         same.setdefault(leader, []).append(row["metric"])
@@ -247,6 +250,7 @@ def show(table: Table, format_: str) -> str:
         if "tasks" in row:
             cells |= {"tasks": row["tasks"], "error rate": row["error_rate"]}
         cells |= {k: row[k] for k in ("n", "unscored") if k in row}
+        cells |= {"takes": row["compute"]} if dear else {}
         rows.append(cells)
     undefined = all(math.isnan(row[main]) for row in table.rows)
     text = "" if undefined else render(rows, format_)

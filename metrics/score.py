@@ -167,10 +167,21 @@ def score(
     for row, available in _stream(chosen, metrics, fetch, span, known, beside):
         for choice in alone:
             note(row, choice, *score_one(choice, available, span, known))
-        for sample, whole in documents.add(row, available) if together else ():
-            for choice in together:
-                note(sample, choice, *_score_sample(choice, whole, known))
+        for choice, sample, value, reason in _score_document(documents.add(row, available), together, known):
+            note(sample, choice, value, reason)
     return table
+
+
+def _score_document(
+    samples: Sequence[tuple[int, Available]], metrics: Sequence[Choice[Metric]], known: Mapping[str, Signal]
+) -> Iterator[tuple[Choice[Metric], int, float, str]]:
+    """The scores of a document's samples; one that is the same for all is computed once."""
+    for choice in metrics:
+        found = (math.nan, "")
+        for i, (row, whole) in enumerate(samples):
+            if i == 0 or "sample_index" in choice.metric.needs:
+                found = _score_sample(choice, whole, known)
+            yield choice, row, found[0], found[1]
 
 
 def _score_sample(choice: Choice[Metric], available: Available, known: Mapping[str, Signal]) -> tuple[float, str]:
