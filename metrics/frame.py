@@ -11,7 +11,7 @@ import pandas as pd
 
 from metrics import labels as labels_
 from metrics.annexed import annex_of
-from metrics.answers import FROM_FILTER, Answers, answers_of
+from metrics.answers import FROM_FILTER, UNMAPPED, Answers, answers_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record, Span
@@ -74,13 +74,15 @@ def labelled_frame(
 ) -> pd.DataFrame:
     """The same, of whatever scores units."""
     found = find_labels(store, labels)
-    table = scored(_units(store, found, norm), beside_records(store, found, wanted))
+    beside = beside_records(store, found, wanted)
+    table = scored(_units(store, found, norm), beside)
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
         "sample": [u.key.occurrence for u in table.units],
         "option": [u.key.request for u in table.units],
         "kind": [u.kind for u in table.units],
+        **({UNMAPPED: [beside.unmapped.get(u.key) for u in table.units]} if wanted.span in FROM_FILTER else {}),
         **table.values,
     }
     frame = pd.DataFrame(columns)
