@@ -1,6 +1,7 @@
 """A task's own filters, from an evaluation to scores of the answer's parts and clusters of samples."""
 
 import csv
+import itertools
 import json
 import math
 
@@ -78,7 +79,7 @@ def test_token_metrics_of_the_match_and_of_what_stands_before_it(run):
         if record.key.task != "asked":
             continue
         at = record.key.doc_id, record.key.occurrence
-        number, mark, rest = record.answer.partition(")")
+        number, mark, _ = record.answer.partition(")")
         if mark and number.isdigit() and len(number) == 1:
             first, second = (-record.signals["logprob"][:2]).tolist()
             assert parts["number", "exact"][at] == pytest.approx(first)
@@ -110,7 +111,7 @@ def test_what_could_not_be_mapped_is_counted(run):
     frame = store.scores("mean_nll", span="exact")
     unmapped = frame.groupby("task")["unmapped"].value_counts().to_dict()
     texts = [e["answer"] for k, e in store.entries().items() if k.task == "asked"]
-    lost = sum(not any(a.isdigit() and b == ")" for a, b in zip(text, text[1:])) for text in texts)
+    lost = sum(not any(a.isdigit() and b == ")" for a, b in itertools.pairwise(text)) for text in texts)
     assert 0 < lost < 30
     assert unmapped == {("asked", UNMATCHED): lost, ("chosen", NOT_GENERATED): 20}
     assert frame.attrs["unscored"]["mean_nll"] == {UNMATCHED: lost, NOT_GENERATED: 20}
