@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def manifest(
         **({"lens": lm.translators.describe()} if lm.translators is not None else {}),
         "store_text": options.store_text,
         "extra_pass": options.plan.extra_pass,
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": versions(),
         "python": platform.python_version(),
         "git": git_state(),
     }
@@ -91,24 +91,35 @@ def _weights(lm: HFStoreLM) -> str:
     """
     if commit := getattr(lm.config, "_commit_hash", None):
         return str(commit)
-    digest = hashlib.sha256()
     if isinstance(lm.pretrained, str):
-        for folder in filter(None, (lm.pretrained, lm.peft)):
-            files = [p for p in Path(folder).glob("*") if p.suffix in (".safetensors", ".bin", ".gguf")]
-            for file in sorted(files):
-                size = file.stat().st_size
-                digest.update(f"{file.name} {size}".encode())
-                with file.open("rb") as data:
-                    for start in range(0, size, max(BLOCK, size // BLOCKS)):
-                        data.seek(start)
-                        digest.update(data.read(BLOCK))
-    else:
-        for name, tensor in sorted(lm.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            if not tensor.is_meta and tensor.numel():
-                some = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // BLOCKS)]
-                digest.update(some.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest_of_weights(filter(None, (lm.pretrained, lm.peft)))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(lm.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta and tensor.numel():
+            some = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // BLOCKS)]
+            digest.update(some.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def digest_of_weights(folders: Iterable[str]) -> str:
+    """A digest of the weight files in these folders: names, sizes and some blocks of each."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        files = [p for p in Path(folder).glob("*") if p.suffix in (".safetensors", ".bin", ".gguf")]
+        for file in sorted(files):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as data:
+                for start in range(0, size, max(BLOCK, size // BLOCKS)):
+                    data.seek(start)
+                    digest.update(data.read(BLOCK))
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of the libraries that numbers depend on."""
+    return {name: _version(name) for name in LIBRARIES}
 
 
 def _quantization(config: Any) -> dict[str, Any] | None:

@@ -61,13 +61,14 @@ def read(
 
 
 def _build(step: Mapping[str, Any]) -> Filter:
-    name = step["function"]
-    arguments = {k: v for k, v in step.items() if k != "function"}
+    name: Any = step["function"]
+    arguments: dict[str, Any] = {k: v for k, v in step.items() if k != "function"}
     inline = name == "custom" and not callable(arguments.get("filter_fn"))
     if inline or not (callable(name) or name in filter_registry):
         raise ValueError(f"its function '{name}' is the task's own Python code, which the result file does not hold")
     try:
-        return build_filter_ensemble("", [(name, arguments)]).filters[0]()
+        components: list[Any] = [(name, arguments)]
+        return build_filter_ensemble("", components).filters[0]()
     except (TypeError, ValueError, re.error) as problem:
         raise ValueError(f"its function '{name}' cannot be built ({problem})") from None
 
@@ -76,7 +77,7 @@ def _apply(
     made: Filter, step: Mapping[str, Any], values: Sequence[Any], documents: Sequence[Mapping[str, Any]]
 ) -> list[Any]:
     try:
-        return [one for (one,) in made.apply([[value] for value in values], list(documents))]
+        return [one for (one,) in made.apply([[value] for value in values], [dict(document) for document in documents])]
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
         raise ValueError(f"its function '{step['function']}' fails: {type(problem).__name__}: {problem}") from None
 

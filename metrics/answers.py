@@ -25,6 +25,9 @@ from metrics.samples import GENERATED
 FROM_FILTER = ("exact", "reasoning")
 """The spans that come from a filter's reading."""
 
+UNMAPPED = "unmapped"
+"""The column of a frame of scores that says why a unit has no such span."""
+
 NOT_GENERATED = "not generated text, so no filter reads it"
 NO_TEXT = "no text of the answer is stored"
 UNKNOWN = "no result file of lm-eval names the task's filter"

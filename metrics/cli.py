@@ -29,6 +29,8 @@ OURS = {
     **{name: f"metrics.cli_look:{name}" for name in ("plot", "explain")},
     "grid": "metrics.cli_grid:grid",
     **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
+    "domains": "metrics.cli_domains:domains_command",
+    "judge": "metrics.cli_judge:judge",
     **{name: f"metrics.cli_fit:{name}" for name in ("fit", "apply")},
 }
 """Commands that need pandas, imported when called."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from metrics.annex_keep import annex_lines
 from metrics.cases import Case
 from metrics.choosing import choose
 from metrics.cli_cases import chosen_by, find_cases, resolve, say_unused, write
@@ -73,6 +74,8 @@ def show(store: Path, verify: bool, format_: str) -> None:
             click.echo(f"run {run['run_id'][:8]} started {run['started']}, {end}; results: {results}")
             for why in dict.fromkeys(part["stopped"] for part in parts if "stopped" in part):
                 click.echo(f"  recording stopped: {why}")
+        for line in annex_lines(store):
+            click.echo(line)
         click.echo()
     click.echo(render(rows, format_, digits=1))
     if verify:

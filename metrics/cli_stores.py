@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from metrics import copying
+from metrics.annex_keep import has_annex
 from metrics.cli_options import format_option
 from metrics.export import export as write_arrays
 from metrics.frame import find_labels
@@ -94,6 +95,8 @@ def merge(stores: tuple[Path, ...], out: Path, common: bool) -> None:
         click.echo(
             f"{done.replaced} records differ between stores under one key; the later argument's are kept", err=True
         )
+    if any(has_annex(path) for path in stores):
+        click.echo(f"an annex is not merged; run eval-ext samples {out} to have one", err=True)
     click.echo(f"{out}: {done.records} records, {_bytes(out) / 1e6:.1f} MB, of {len(stores)} stores")
 
 
@@ -141,6 +144,8 @@ def prune(
         )
         return
     assert out is not None
+    if no_text and has_annex(store):
+        click.echo("the annex is left out with the texts of which it was made", err=True)
     kept = copying.prune(part, out)
     click.echo(
         f"{out}: {kept} of {len(opened)} records, {_bytes(out) / 1e6:.1f} MB; {store} has {before / 1e6:.1f} MB and "
@@ -178,6 +183,8 @@ def export(store: Path, out: Path, tasks: str, signals_: str, labels: Path | Non
         for reason, count in found.unused.items():
             click.echo(f"{count} labels without a record: {reason}", err=True)
     records = write_arrays(part, out, found)
+    if has_annex(store):
+        click.echo("the annex is not exported", err=True)
     named = ", ".join(map(str, found.values)) if found is not None and found.values else "none"
     click.echo(f"{out}: {records} records, {len(part.signals)} signals, labels: {named}; see {out / 'README.txt'}")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from metrics.annex_keep import copy_annex
 from metrics.building import building
 from metrics.record import Key
 from metrics.slices import Slice, cut, recorded_signals, refuse_damaged, setting
@@ -38,6 +39,8 @@ class Merged:
 def prune(source: Slice, out: Path) -> int:
     """Write a slice of a store as a store of its own; returns its records. Superseded records are never copied.
 
+    The annex goes along where the texts do of which it was made.
+
     Raises:
         ValueError: the source is damaged, or the slice is empty.
         FileExistsError: `out` is there.
@@ -45,7 +48,8 @@ def prune(source: Slice, out: Path) -> int:
     if not source.keys:
         raise ValueError(f"{source.store.path}: nothing is left to keep; choose other tasks")
     refuse_damaged([source.store])
-    return _write([source], out, source.manifest(), "prune")
+    annex = source.store.path if source.text else None
+    return _write([source], out, source.manifest(), "prune", annex)
 
 
 def merge(stores: Sequence[Store], out: Path, *, common: bool = False) -> Merged:
@@ -82,7 +86,9 @@ def merge(stores: Sequence[Store], out: Path, *, common: bool = False) -> Merged
     return Merged(written, overlapping, replaced, tuple(dropped))
 
 
-def _write(parts: Sequence[Slice], out: Path, manifest: Mapping[str, Any], made_by: str) -> int:
+def _write(
+    parts: Sequence[Slice], out: Path, manifest: Mapping[str, Any], made_by: str, annex: Path | None = None
+) -> int:
     with building(out) as folder:
         writer = Writer(folder, {**manifest, "run_id": uuid.uuid4().hex}, shard_seconds=float("inf"))
         try:
@@ -94,6 +100,8 @@ def _write(parts: Sequence[Slice], out: Path, manifest: Mapping[str, Any], made_
             writer.note(made_by=f"eval-ext store {made_by}", results=_results(parts), sources=sources)
         finally:
             writer.close()
+        if annex is not None:
+            copy_annex(annex, folder, {key.task for part in parts for key in part.keys})
         return writer.written
 
 

@@ -134,7 +134,7 @@ def within_budget(shades: Sequence[Shade], budget: int = BUDGET) -> tuple[list[S
 
 
 def kinds(record: Record) -> list[str]:
-    """Of each token of the continuation: ``thought``, ``answer``, ``exact``, ``generation`` (in none) or ``outside``."""
+    """Of each token of the continuation: ``thought``, ``answer``, ``exact``, ``generation`` (rest) or ``outside``."""
     found = ["outside"] * record.token_count
     for name in ("generation", "thought", "answer", "exact"):
         if name in record.spans:

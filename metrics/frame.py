@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 
 from metrics import labels as labels_
-from metrics.answers import FROM_FILTER, Answers, answers_of
+from metrics.annexed import annex_of
+from metrics.answers import FROM_FILTER, UNMAPPED, Answers, answers_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
 from metrics.record import Key, Record, Span
 from metrics.sampled import GREEDY, greedy
-from metrics.samples import GENERATED, Beside
+from metrics.samples import GENERATED, Beside, NoAnnex
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
 Source = str | Path | Mapping[str, Any] | None
@@ -73,13 +74,15 @@ def labelled_frame(
 ) -> pd.DataFrame:
     """The same, of whatever scores units."""
     found = find_labels(store, labels)
-    table = scored(_units(store, found, norm), beside_records(store, found, wanted))
+    beside = beside_records(store, found, wanted)
+    table = scored(_units(store, found, norm), beside)
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
         "sample": [u.key.occurrence for u in table.units],
         "option": [u.key.request for u in table.units],
         "kind": [u.kind for u in table.units],
+        **({UNMAPPED: [beside.unmapped.get(u.key) for u in table.units]} if wanted.span in FROM_FILTER else {}),
         **table.values,
     }
     frame = pd.DataFrame(columns)
@@ -109,6 +112,7 @@ def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) 
         texts={key: entry["answer"] for key, entry in generated.items()},
         spans=answers.spans,
         unmapped=answers.unmapped,
+        annex=annex_of(store.path, entries) if together else NoAnnex(),
         incomparable={task: GREEDY for task in {key.task for key in generated} if greedy(store.manifest, task)},
     )
 

@@ -283,6 +283,8 @@ def _verdicts(task: str, sample: Any, where: str) -> Iterator[Verdict | LabelNam
 def read_table(path: Path) -> Iterator[Verdict]:
     """Verdicts of a jsonl or csv file with columns ``doc_id`` and ``correct`` (or ``label``), and ``task`` if several.
 
+    With a column ``doc_hash``, lm-eval's, a label is only taken for the document of that hash.
+
     Raises:
         ValueError: a column is missing, or a value is no number.
     """
@@ -305,7 +307,8 @@ def read_table(path: Path) -> Iterator[Verdict]:
             raise ValueError(
                 f"{path}, row {number}: {column} is {number_}; leave the row out when the label is unknown"
             )
-        yield Verdict(str(row.get("task") or ""), doc_id, LabelName(column, path.name), number_)
+        hashed = str(row.get("doc_hash") or "")
+        yield Verdict(str(row.get("task") or ""), doc_id, LabelName(column, path.name), number_, hashed)
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:

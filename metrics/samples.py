@@ -60,6 +60,10 @@ class Annex(Protocol):
         """
         ...
 
+    def problems(self, key: Key) -> Mapping[str, str]:
+        """Why what was made cannot be used for this record's document, by what `REMEDY` calls it."""
+        ...
+
 
 class NoAnnex:
     """An annex in which nothing was made."""
@@ -68,6 +72,9 @@ class NoAnnex:
         return {}
 
     def document(self, keys: Sequence[Key]) -> Mapping[str, Tensor]:  # noqa: ARG002, D102
+        return {}
+
+    def problems(self, key: Key) -> Mapping[str, str]:  # noqa: ARG002, D102
         return {}
 
 

@@ -162,7 +162,8 @@ def score(
     def note(row: int, choice: Choice[Metric], value: float, reason: str) -> None:
         values[choice.id][row] = value
         if reason:
-            table.unscored[choice.id][reason] += 1
+            instead = {REMEDY[kind]: why for kind, why in beside.annex.problems(chosen[row].key).items()}
+            table.unscored[choice.id][instead.get(reason, reason)] += 1
 
     for row, available in _stream(chosen, metrics, fetch, span, known, beside):
         for choice in alone:
@@ -175,22 +176,16 @@ def score(
 def _score_document(
     samples: Sequence[tuple[int, Available]], metrics: Sequence[Choice[Metric]], known: Mapping[str, Signal]
 ) -> Iterator[tuple[Choice[Metric], int, float, str]]:
-    """The scores of a document's samples; one that is the same for all is computed once."""
-    for choice in metrics:
-        found = (math.nan, "")
-        for i, (row, whole) in enumerate(samples):
-            if i == 0 or "sample_index" in choice.metric.needs:
-                found = _score_sample(choice, whole, known)
-            yield choice, row, found[0], found[1]
-
-
-def _score_sample(choice: Choice[Metric], available: Available, known: Mapping[str, Signal]) -> tuple[float, str]:
-    """One score of one sample among the others and, where it is NaN, the reason."""
-    reason = available if isinstance(available, str) else why_lacking(choice, available, known)
-    if isinstance(available, str) or reason:
-        return math.nan, reason
-    value = float(choice(available))
-    return value, "undefined of these samples" if math.isnan(value) else ""
+    """The scores of a document's samples, of all at once: most metrics are of the document, and the same for all."""
+    for choice in metrics if samples else ():
+        whole = samples[0][1]
+        reason = whole if isinstance(whole, str) else why_lacking(choice, whole, known)
+        values = [math.nan] * len(samples)
+        if not isinstance(whole, str) and not reason:
+            found = choice({**whole, "sample_index": torch.arange(len(samples))})
+            values = found.expand(len(samples)).tolist()
+        for (row, _), value in zip(samples, values):
+            yield choice, row, value, reason or ("undefined of these samples" if math.isnan(value) else "")
 
 
 def features(

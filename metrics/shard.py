@@ -69,11 +69,11 @@ def write(folder: Path, name: str, records: Sequence[Record], run: int = 0) -> i
         "sha256": hashlib.sha256(payload).hexdigest(),
         "signals": sorted({n for r in records for n in r.signals}),
         "entries_crc32": zlib.crc32(body),
-        "columns_crc32": {column: _crc32(column, value) for column, value in columns.items()},
+        "columns_crc32": {column: crc32(column, value) for column, value in columns.items()},
     }
     index = json.dumps(seal(header)).encode() + b"\n" + body
-    _replace(folder / f"{name}.safetensors", payload)
-    _replace(folder / f"{name}.jsonl", index)
+    replace(folder / f"{name}.safetensors", payload)
+    replace(folder / f"{name}.jsonl", index)
     return len(payload) + len(index)
 
 
@@ -146,7 +146,7 @@ class _Columns:
 
     def __getitem__(self, name: str) -> Tensor:
         value = self._file.get_tensor(name)
-        if self._sums is not None and _crc32(name, value) != self._sums[name]:
+        if self._sums is not None and crc32(name, value) != self._sums[name]:
             raise ValueError(f"{name} differs from its checksum")
         return value
 
@@ -218,7 +218,7 @@ def _header(file: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _crc32(name: str, value: Tensor) -> int:
+def crc32(name: str, value: Tensor) -> int:
     """CRC-32 of a column: its name, type and sizes, then its bytes."""
     described = zlib.crc32(f"{name} {value.dtype} {list(value.shape)} ".encode(errors="surrogatepass"))
     return zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data, described)
@@ -265,7 +265,8 @@ def _present(values: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
     return kept, torch.tensor(owner, dtype=torch.int64)
 
 
-def _replace(path: Path, payload: bytes) -> None:
+def replace(path: Path, payload: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it: it is never seen half written."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -281,4 +282,4 @@ def _replace(path: Path, payload: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file with a checksum in it, never seen half written."""
     text = json.dumps(seal(content), indent=2, ensure_ascii=False)
-    _replace(path, f"{text}\n".encode(errors="surrogatepass"))
+    replace(path, f"{text}\n".encode(errors="surrogatepass"))

@@ -111,7 +111,8 @@ class Store:
                 ``exact`` and ``reasoning``; by default the first of each task.
 
         Returns:
-            A frame with columns task, doc_id, sample, option, kind, the metric ids, and one column
+            A frame with columns task, doc_id, sample, option, kind, ``unmapped`` (why a document has no span
+            ``exact`` or ``reasoning``, where one of these is asked for), the metric ids, and one column
             ``label:METRIC@FILTER`` for each label. `frame.attrs["unscored"]` counts NaN scores by metric and reason.
         """
         from metrics.frame import score_frame
@@ -154,11 +155,7 @@ class Store:
             return self
         made = Store(self.path)
         made._index = {
-            key: (
-                path,
-                row,
-                {**entry, "spans": {**entry["spans"], **{n: list(s) for n, s in found.get(key, {}).items()}}},
-            )
+            key: (path, row, {**entry, "spans": {**entry["spans"], **found.get(key, {})}})
             for key, (path, row, entry) in self._index.items()
         }
         return made

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metrics import shard
+from metrics.annex_keep import verify_annex
 from metrics.manifest import processes, read_manifest
 from metrics.record import Key
 
@@ -67,7 +68,11 @@ def verify(path: Path) -> Checked:
         by_run[header.get("run", 0)] += len(entries)
         keys.update(Key(*(entry[f] for f in Key._fields)) for entry in entries)
     found.records = len(keys)
-    found.problems += [*_leftovers(folder), *_runs(path, manifest["runs"], by_run, whole=not found.damage)]
+    found.problems += [
+        *_leftovers(folder),
+        *verify_annex(path),
+        *_runs(path, manifest["runs"], by_run, whole=not found.damage),
+    ]
     return found
 
 

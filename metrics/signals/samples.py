@@ -23,7 +23,7 @@ raw(
     unit="1",
     cost="samples",
     dtype="int64",
-    summary="Which of the document's samples the scored answer is.",
+    summary="Which of the document's samples the scored answer is; or several, which then each get a score.",
 )
 raw(
     "sample_text",

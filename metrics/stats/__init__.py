@@ -19,6 +19,8 @@ from metrics.stats.conformal import Threshold, answers, expected_threshold, item
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.effects import main_effects
 from metrics.stats.estimate import MIN_ITEMS, Estimate
+from metrics.stats.groups import Order, between_share, group_order, same_rate_p
+from metrics.stats.kappa import cohen_kappa
 from metrics.stats.multiple import benjamini_hochberg, holm
 from metrics.stats.paired import (
     auroc_influence,
@@ -45,6 +47,7 @@ from metrics.stats.ranking import (
 )
 from metrics.stats.recalibration import (
     FITS,
+    Fit,
     Split,
     constant,
     cross_fit,
@@ -82,6 +85,8 @@ __all__ = [
     "Comparison",
     "Detectable",
     "Estimate",
+    "Fit",
+    "Order",
     "Predicted",
     "ReliabilityCurve",
     "RiskCoverage",
@@ -101,6 +106,7 @@ __all__ = [
     "auroc_influence",
     "average_precision",
     "benjamini_hochberg",
+    "between_share",
     "bootstrap_difference",
     "bootstrap_interval",
     "brier",
@@ -108,6 +114,7 @@ __all__ = [
     "calibrated_errors",
     "calibration_error",
     "choosing_count",
+    "cohen_kappa",
     "constant",
     "cross_fit",
     "delong_covariance",
@@ -119,6 +126,7 @@ __all__ = [
     "fit_isotonic",
     "fit_platt",
     "fold_splits",
+    "group_order",
     "hanley_mcneil_variance",
     "holm",
     "items_needed",
@@ -147,6 +155,7 @@ __all__ = [
     "risk_coverage",
     "roc_band",
     "roc_curve",
+    "same_rate_p",
     "selective_threshold",
     "share",
     "share_split",

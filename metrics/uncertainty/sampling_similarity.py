@@ -4,8 +4,6 @@
 (``entailment``, ``contradiction``). Every sample counts, equal ones each; the order is of no account.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -69,12 +67,11 @@ def semantic_density(
     LM-Polygraph takes one direction, and y once more beside a sample of the same text.
     """
     different = sample_nli[..., 2].double() + sample_nli[..., 1].double() / 2
-    distance = (different[sample_index] + different[:, sample_index]) / 2
     same_text = sample_text[:, None] == sample_text
-    kernel = (1 - distance).where(~same_text[sample_index], 1.0)
+    kernel = 1 - ((different + different.mT) / 2).where(~same_text, 0.0)
     first = same_text.double().argmax(-1) == torch.arange(len(sample_text))
     weights = (sample_log_probability / sample_length)[first].softmax(0)
-    return (weights * kernel[first]).sum()
+    return (kernel[:, first] * weights).sum(-1)[sample_index]
 
 
 @metric(higher="uncertain", unit="nat", source="arXiv:2502.04964", variants=COCOA)
@@ -124,12 +121,9 @@ def cocoa_mte(
 
 def _to_others(values: Tensor) -> Tensor:
     """Mean of each row of a matrix over all columns but its own; NaN of a single row."""
-    others = ~torch.eye(len(values), dtype=torch.bool)
-    if len(values) < 2:
-        return values.new_full((len(values),), math.nan)
-    return values[others].view(len(values), -1).mean(-1)
+    return (values.sum(-1) - values.diagonal()) / (len(values) - 1)
 
 
 def _dissimilarity(sample_affinity: Tensor, sample_index: Tensor, affinity: str) -> Tensor:
-    """Mean over the other samples of 1 - their affinity to the scored one."""
-    return 1 - _to_others(affinity_by(sample_affinity, affinity))[sample_index]
+    """1 - the mean affinity of the other samples to the scored one; NaN without others."""
+    return (1 - _to_others(affinity_by(sample_affinity, affinity)))[sample_index]

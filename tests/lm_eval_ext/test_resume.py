@@ -235,12 +235,12 @@ import lm_eval
 store, model, folder, slow = sys.argv[1:5]
 lm_eval_ext.opening.Writer = functools.partial(lm_eval_ext.opening.Writer, shard_records=7)
 if slow == "write":  # long enough in the middle of a write to be killed there
-    replace = metrics.shard._replace
+    replace = metrics.shard.replace
     def lingering(path, payload):
         time.sleep(0.15)
         replace(path, payload)
         time.sleep(0.15)
-    metrics.shard._replace = lingering
+    metrics.shard.replace = lingering
 elif slow == "forward":
     forward = ours.HFStoreLM._model_generate
     def lingering(self, *a, **k):

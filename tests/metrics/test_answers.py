@@ -7,15 +7,20 @@ from collections import Counter
 import numpy as np
 import pytest
 import spelling
+import torch
 from lm_eval.api.metrics import exact_match_hf_evaluate
 
 from lm_eval_ext.filtered import read
 from metrics.answers import (
     ABSENT,
+    NO_TEXT,
+    NO_TOKENIZER,
+    NOT_GENERATED,
     NOT_READ,
     UNKNOWN,
     UNMATCHED,
     Reading,
+    answers_of,
     canonical,
     locate,
     map_answers,
@@ -201,8 +206,6 @@ def test_spans_by_hand(ids, text, match, exact, reasoning):
 
 
 def record(doc, ids, answer, span):
-    import torch
-
     spans = {"generation": Span(0, len(ids)), **({"answer": Span(*span)} if span else {})}
     return Record(
         key(doc), "generate_until", 1, len(ids), spans, answer, "", "", "", signals={"tokens": torch.tensor(ids)}
@@ -225,6 +228,21 @@ def test_spans_count_from_the_generation_and_reasons_are_kept():
         key(2): "the record has no answer",
         key(3): UNMATCHED,
     }
+
+
+def test_records_of_a_store_that_cannot_be_mapped(tmp_path):
+    entries = {
+        key(0): {"answer": "#### 4"},
+        key(1): {"answer": None},
+        key(2): {"answer": "none"},
+        key(3)._replace(kind="loglikelihood"): {"answer": [-1.0, True]},
+    }
+    manifest = {"model": str(tmp_path), "revision": None}
+    found = answers_of(entries, rules(STRICT), None, manifest=manifest, fetch=lambda names, keys: [])
+    assert found.values == {key(0): "4", key(2): "[invalid]"}
+    assert found.spans == {}
+    assert list(found.unmapped.values()) == [NO_TEXT, NOT_GENERATED, NO_TOKENIZER, UNMATCHED]
+    assert answers_of(entries, rules(STRICT), None, manifest=manifest, fetch=None).unmapped == {}
 
 
 def test_punctuation_is_pythons():

@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "peers.md"
 
 
 def tables():
-    """The rows of the page's tables on lm-polygraph: what is here, of one answer or of samples, and what the rest needs."""
+    """The rows of the page's tables on lm-polygraph: what is here, of one answer or of samples; what the rest needs."""
     section = PAGE.read_text().split("## lm-polygraph's estimators")[1].split("\n## ")[0]
     blocks = [b for b in section.split("\n\n") if b.startswith("|")]
     one, samples, rest = (

@@ -127,6 +127,10 @@ class TestMetric:
         values = [choice(document(scored=i)).item() for i in (0, 2)]
         assert (values[0] != values[1]) == ("sample_index" in choice.metric.needs)
 
+    def test_all_samples_are_scored_at_once_as_one_by_one(self, choice):
+        several = choice({**document(), "sample_index": torch.arange(len(TEXTS))}).expand(len(TEXTS))
+        same(several, torch.stack([choice(document(scored=i)) for i in range(len(TEXTS))]))
+
     def test_nan_is_not_hidden(self, choice):
         source = document()
         for name in set(choice.metric.needs) - NEVER_NAN:

@@ -136,8 +136,8 @@ def test_a_flipped_byte_raises_nothing_else_and_the_checksum_tells(written):
 
 
 def test_the_index_comes_last(tmp_path, monkeypatch):
-    replaced, replace = [], shard._replace
-    monkeypatch.setattr(shard, "_replace", lambda path, payload: (replaced.append(path.suffix), replace(path, payload)))
+    replaced, replace = [], shard.replace
+    monkeypatch.setattr(shard, "replace", lambda path, payload: (replaced.append(path.suffix), replace(path, payload)))
     shard.write(tmp_path, "a", [record(1)])
     assert replaced == [".safetensors", ".jsonl"]
 

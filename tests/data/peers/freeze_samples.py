@@ -205,7 +205,7 @@ def kernels(folder: Path, documents: list[dict[str, list]]) -> dict[str, list]:
 
 def inside(folder: Path, documents: list[dict[str, list]]) -> dict[str, list]:
     """INSIDE's EigenScore of the last token; it moves tensors to the first GPU and uses names NumPy has dropped."""
-    np.float, there = float, torch.Tensor.to  # type: ignore[attr-defined]
+    np.float, there = float, torch.Tensor.to  # noqa: NPY001
     torch.Tensor.to = lambda self, *to, **more: self if to == ("cuda",) else there(self, *to, **more)
     peer = functions(folder / "func/metric.py", {"np": np, "torch": torch})
     found = []
