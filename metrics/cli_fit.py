@@ -110,12 +110,12 @@ def fit(
         raise click.ClickException(f"several tasks: name one, or pool them by {named}, or compare them by --transfer")
     learnt = learn(pooled(parts), inputs, chosen, scheme, calibrate or "")
     write(fit_tables(learnt, scheme, against=str(baseline), target=learnt_target or "wrong"), format_, tables_out)
-    name = f"{chosen.id}@{out.name if out is not None else 'folds'}"
     if out is not None:
         save_probe(probe_of(learnt, store.manifest, scheme, span=view.span, target=learnt_target or "wrong"), out)
         click.echo(f"wrote {out}, fitted on all {len(learnt.rows)} documents", err=True)
     if scores_out is not None:
-        _write_scores(learnt, name, scores_out)
+        name = out.name if out is not None else scores_out.stem
+        _write_scores(learnt, f"{chosen.id}@{name}", scores_out)
 
 
 def _target(chosen: Recipe, given: str | None) -> str:
