@@ -23,7 +23,7 @@ from metrics.writer import Writer
 
 COMMANDS = (
     *("auroc", "calibration", "compare", "demo", "explain", "grid", "layers", "list", "plan", "plot", "score", "show"),
-    *("store", "sweep", "table", "tasks", "threshold"),
+    *("samples", "store", "sweep", "table", "tasks", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40
