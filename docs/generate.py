@@ -23,18 +23,27 @@ Written by `python docs/generate.py` (`make docs`) from the functions themselves
 
 A metric keeps its paper's natural sign; `higher =` says what a high value means, and every table turns it round where
 need be, so that higher is uncertain. `cost` is the dearest thing that a metric needs: `free` (known without the model's
-insides), `logits` (inside the pass that is made anyway), `hidden` or `attention` (one more pass). `standard` is
-everything that costs at most `logits`, `all` is everything. `min_k(share=0.1)` sets an option.
+insides), `logits` (inside the pass that is made anyway), `hidden`, `lens` or `attention` (one more pass), `influence`
+and `passes` (passes of their own), `samples` (several answers to one prompt, or what another model makes of the texts;
+[sampling](sampling.md)). `standard` is everything that costs at most `logits`, `all` everything up to `attention`; the
+name of a family is all its members. `min_k(share=0.1)` sets an option.
+"""
+
+SAMPLES = """Not stored but put together when a document's samples are scored: of texts, of what `eval-ext samples` made
+of them, and of each sample's stored signals.
 """
 
 
 def page() -> str:
     """The whole page, the same for the same registry."""
-    kept = {name: known for name, known in signals().items() if known.kept}
+    kept = {name: known for name, known in signals().items() if known.kept and known.cost != "samples"}
+    of_samples = {name: known for name, known in signals().items() if known.cost == "samples"}
     rows = [_metric_row(made) for made in metrics().values()]
     parts = [HEAD, "## Metrics\n", render(rows), "", *_sections(metrics(), _metric_facts)]
     parts += ["## Stored signals\n", render([_signal_row(s) for s in kept.values()]), ""]
     parts += _sections({n: s for n, s in kept.items() if s.compute is not None}, _signal_facts)
+    parts += ["## Signals of samples\n", SAMPLES, render([_signal_row(s) for s in of_samples.values()]), ""]
+    parts += _sections({n: s for n, s in of_samples.items() if s.compute is not None}, _signal_facts)
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from metrics import places
 from metrics.record import Span
 
 Decode = Callable[[Sequence[int]], str]
@@ -50,7 +51,7 @@ def spans(
     cut = _cut(ids[:end], decode, stops, think_end, stops_first)
 
     def reach(place: int) -> int:
-        return cut.first + _reach(cut, decode, place)
+        return cut.first + places.reach(cut.ids, cut.text, place, decode)
 
     found = {"generation": Span(0, reach(cut.halt) if cut.halt else end)}
     if cut.first or cut.marker:
@@ -58,7 +59,7 @@ def spans(
     if answer not in (cut.answer, _cut(ids, decode, stops, think_end, stops_first).answer):
         return found
     wanted = cut.answer.rstrip() or cut.answer
-    start = cut.first + _start(cut, decode) if wanted else 0
+    start = cut.first + places.first(cut.ids, cut.text, cut.start, decode) if wanted else 0
     found["answer"] = Span(start, reach(cut.start + len(wanted)) if wanted else 0)
     return found
 
@@ -107,43 +108,3 @@ def _before(text: str, stops: Sequence[str]) -> str:
     for stop in stops:
         text = text.split(stop)[0]
     return text
-
-
-def _start(cut: _Cut, decode: Decode) -> int:
-    """The first token of the answer: those before it that decode to nothing are left out."""
-    before = cut.text[: cut.start]
-    start = _reach(cut, decode, cut.start)
-    if decode(cut.ids[:start]) != before:
-        return start - 1  # this token holds text of both
-    while decode(cut.ids[: start + 1]) == before:
-        start += 1
-    return start
-
-
-def _reach(cut: _Cut, decode: Decode, place: int) -> int:
-    """The smallest number of tokens whose text agrees with the whole up to `place`.
-
-    Compared by text and not by length, since a character that is cut in two may decode to more marks than one. More
-    tokens agree all the more, but inside a run of byte tokens: some tokenizers decode such a run as a whole, so it may
-    agree, then be broken, then agree again. Hence a bisection, and a walk back to a place outside of any run.
-    """
-    wanted = cut.text[:place]
-
-    def agrees(text: str) -> bool:
-        return text[:place] == wanted
-
-    low, high = 0, len(cut.ids)
-    while low < high:
-        middle = (low + high) // 2
-        if agrees(decode(cut.ids[:middle])):
-            high = middle
-        else:
-            low = middle + 1
-    found = low
-    for n in reversed(range(low)):
-        text = decode(cut.ids[:n])
-        if agrees(text):
-            found = n
-        elif cut.text.startswith(text):
-            break
-    return found

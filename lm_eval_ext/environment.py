@@ -67,7 +67,7 @@ def manifest(
         "think_end_token": lm.think_end_token,
         "generation": model.generation_config.to_diff_dict() if model.can_generate() else {},
         "host_arguments": {k: str(v) for k, v in sorted(simple.items()) if k not in PLACEMENT},
-        "tokenizer_hash": _tokenizer_hash(lm.tokenizer),
+        "tokenizer_hash": tokenizer_hash(lm.tokenizer),
         "chat_template_hash": _digest(str(lm.tokenizer.chat_template)) if lm.tokenizer.chat_template else None,
         "metrics": list(options.plan.metrics),
         "signals": describe(options.plan),
@@ -153,7 +153,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Any) -> str:
+    """What tells another tokenizer: a digest of all it is made of, but for the chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return _digest(backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items())))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +83,14 @@ class Recorder:
         signals: Mapping[str, Tensor],
     ) -> None:
         """Record one continuation. A full budget or a failing disk stops the recording with one line, nothing else."""
-        if self._stopped:
-            return
-        kept = {name: value for name, value in signals.items() if self.store_text or name not in PRIVATE}
-        if self.store_text:
-            kept["tokens"] = torch.tensor(tokens, dtype=torch.int32)
-            if prompt is not None:
-                kept["prompt_tokens"] = torch.tensor(prompt, dtype=torch.int32)
-        private = isinstance(answer, str) and not self.store_text
+        ids = {"tokens": tokens} if prompt is None else {"tokens": tokens, "prompt_tokens": prompt}
         record = Record(
             key=identity.key,
             kind=kind,
             prompt_count=prompt_count,
             token_count=len(tokens),
             spans=dict(spans),
-            answer=None if private else answer,
+            answer=answer,
             prompt_hash=identity.prompt_hash,
             doc_hash=identity.doc_hash,
             request_hash=identity.request_hash,
@@ -104,8 +98,18 @@ class Recorder:
             bytes=len(text.encode(errors="surrogatepass")),
             siblings=identity.siblings,
             truncated=truncated,
-            signals=kept,
+            signals={**signals, **{name: torch.tensor(value, dtype=torch.int32) for name, value in ids.items()}},
         )
+        self.put(record)
+
+    def put(self, record: Record) -> None:
+        """Record one that is made already, without what is private where texts are not kept."""
+        if self._stopped:
+            return
+        if not self.store_text:
+            public = {name: value for name, value in record.signals.items() if name not in PRIVATE}
+            answer = None if isinstance(record.answer, str) else record.answer
+            record = replace(record, answer=answer, signals=public)
         self._guard(lambda: self.writer.add(record) or self._full())
 
     def end_batch(self) -> None:

@@ -49,14 +49,15 @@ def identify(requests: Sequence[Instance], kind: str) -> list[Identity | None]:
             found.append(None)
             continue
         arguments = request.args
-        if id(request.doc) not in doc_hashes:
+        logged = getattr(request, "doc_hash", "")  # of a request read back from a log
+        if not logged and id(request.doc) not in doc_hashes:
             doc_hashes[id(request.doc)] = _doc_hash(request.doc)
         found.append(
             Identity(
                 Key(*which, occurrence, kind),
                 request_hash(kind, arguments),
                 hash_string(str(arguments[0])),
-                doc_hashes[id(request.doc)],
+                logged or doc_hashes[id(request.doc)],
                 siblings[request.task_name or "", request.doc_id],
             )
         )

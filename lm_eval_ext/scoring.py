@@ -203,7 +203,7 @@ class RollingSession(ScoringSession):
     def _whole(self, request: int) -> None:
         windows = [part for _, part in sorted(self._parts.pop(request).items())]
         tokens = [t for _, ids, _, _ in windows for t in ids]
-        signals = _end_to_end([s for s, _, _, _ in windows])
+        signals = end_to_end([s for s, _, _, _ in windows])
         identity = self.identities[request]
         assert identity is not None
         everything = Span(0, len(tokens))
@@ -221,7 +221,7 @@ class RollingSession(ScoringSession):
         )
 
 
-def _end_to_end(windows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def end_to_end(windows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The signals of consecutive windows as of one continuation: one step a token, and the last window's last."""
     if len(windows) == 1:
         return windows[0]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metrics.answers import UNMAPPED
 from metrics.compute import compute_of
 from metrics.core import Choice, signals
 
@@ -41,6 +42,8 @@ class Case:
     """Their numbers in the task, in the order of the scores; empty for a subset."""
     compute: Mapping[str, str] = field(default_factory=dict)
     """What a score of each metric takes."""
+    unmapped: Mapping[str, int] = field(default_factory=dict)
+    """How many answers have no part that the task's filter takes, by reason."""
 
     @property
     def title(self) -> str:
@@ -95,6 +98,7 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
                     verdict=name,
                     documents=documents,
                     compute=takes,
+                    unmapped=part[UNMAPPED].value_counts().to_dict() if UNMAPPED in part else {},
                 )
             )
     return found

@@ -12,9 +12,9 @@ from metrics.tokenwise.composite import composite
 def choose(text: str | Iterable[str]) -> list[Choice[Metric]]:
     """Metrics from names, presets, families and ids, as in ``"standard+min_k(share=0.1)"`` or a list of such.
 
-    Presets are queries over cost, families over the modules that define metrics; both bring each metric's declared
-    variants. A word with a colon, ``entropy:mean@rollout``, is a composite (`metrics.tokenwise`). Order is kept,
-    repeats are dropped.
+    Presets are queries over cost, families over the modules that define metrics (``sampling`` takes in what
+    ``sampling_similarity`` defines); both bring each metric's declared variants. A word with a colon,
+    ``entropy:mean@rollout``, is a composite (`metrics.tokenwise`). Order is kept, repeats are dropped.
 
     Raises:
         ValueError: an unknown name or option, with the nearest known one.
@@ -47,7 +47,7 @@ def _members(word: str) -> list[Choice[Metric]]:
         limit = COSTS.index(PRESETS[word])
         of = [made for made in metrics().values() if COSTS.index(metric_cost(made)) <= limit]
     else:
-        of = [made for made in metrics().values() if made.family == word]
+        of = [made for made in metrics().values() if made.family == word or made.family.startswith(f"{word}_")]
     return [Choice(made, {**made.options, **options}) for made in of for options in ({}, *made.variants)]
 
 

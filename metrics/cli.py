@@ -31,6 +31,7 @@ OURS = {
     **{name: f"metrics.cli_calibration:{name}" for name in ("calibration", "threshold")},
     "domains": "metrics.cli_domains:domains_command",
     "judge": "metrics.cli_judge:judge",
+    **{name: f"metrics.cli_fit:{name}" for name in ("fit", "apply")},
 }
 """Commands that need pandas, imported when called."""
 

@@ -11,7 +11,7 @@ import click
 
 from metrics.calibrate import Method, Predictions, Scheme, calibration_table, predict, show_calibration
 from metrics.cases import Case
-from metrics.cli_cases import NORMS, chosen_by, find_cases, resolve, write
+from metrics.cli_cases import chosen_by, find_cases, resolve, way_of, write
 from metrics.cli_options import View, format_option, metrics_option, out_option, source_options, view_options
 from metrics.core import Choice
 from metrics.manifest import is_store
@@ -197,8 +197,9 @@ def threshold(
 
 def _applied(case: Case, rules: Sequence[Rule], path: Path, span: str) -> list[dict[str, Any]]:
     """What the rules would answer of the same task in another store: the first sample of each document."""
-    norm = NORMS.get(case.verdict.split("@")[0], "none")
-    frame = open_store(path).scores([r.choice.id for r in rules], labels=None, span=span, norm=norm)
+    store, choices = open_store(path), [rule.choice for rule in rules]
+    way = way_of(case.task, case.verdict, store.scores("answer_length"), choices, span)
+    frame = store.scores([c.id for c in choices], span=span, norm=way.norm, filter=way.filter)
     part = frame.loc[(frame["task"] == case.task) & (frame["sample"] == 0)]
     if part.empty:
         known = ", ".join(sorted(set(frame["task"]))) or "none"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import click
 import pandas as pd
@@ -15,6 +15,7 @@ from metrics.cases import Case, among, cases, errors_by
 from metrics.choosing import choose
 from metrics.cli_options import View
 from metrics.core import Choice
+from metrics.frame import by_filter
 from metrics.manifest import is_store
 from metrics.report import Table
 from metrics.report import show as show_table
@@ -81,7 +82,26 @@ class Scored(Protocol):
     @property
     def path(self) -> Path: ...  # noqa: D102
 
-    def scores(self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str) -> pd.DataFrame: ...  # noqa: D102
+    def scores(  # noqa: D102
+        self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str, filter: str | None
+    ) -> pd.DataFrame: ...
+
+
+class Way(NamedTuple):
+    """How a verdict looks at documents: which option of multiple choice the model chose, and which filter reads texts.
+
+    `filter` is None for the first of each task, and where nothing depends on it.
+    """
+
+    norm: str = "none"
+    filter: str | None = None
+
+
+def way_of(task: str, verdict: str, frame: pd.DataFrame, chosen: Iterable[Choice], span: str) -> Way:
+    """The way of a verdict ``METRIC@FILTER``; `frame` is of any scores of the store, with labels."""
+    metric, _, name = verdict.partition("@")
+    later = frame.attrs.get("filters", {}).get(task, [])[1:]
+    return Way(NORMS.get(metric, "none"), name if name in later and by_filter(chosen, span) else None)
 
 
 def find_cases(
@@ -89,16 +109,17 @@ def find_cases(
 ) -> list[tuple[Case, list[Case]]]:
     """Each case that is meant, with its causes of error; the chosen option of multiple choice is the verdict's own."""
     ids = [c.id for c in chosen if not outside.is_outside(c)]
-    frames: dict[str, pd.DataFrame] = {}
-    by_title: dict[str, dict[str, Case]] = {}
+    frames: dict[Way, pd.DataFrame] = {}
+    by_title: dict[Way, dict[str, Case]] = {}
 
-    def prepare(norm: str) -> None:
-        frames[norm] = outside.join(store.scores(ids, labels=source, span=view.span, norm=norm), chosen)
-        by_title[norm] = {c.title: c for c in cases(frames[norm], chosen, threshold=view.threshold)}
+    def prepare(way: Way) -> None:
+        scores = store.scores(ids, labels=source, span=view.span, norm=way.norm, filter=way.filter)
+        frames[way] = outside.join(scores, chosen)
+        by_title[way] = {c.title: c for c in cases(frames[way], chosen, threshold=view.threshold)}
 
-    prepare("none")
-    say_unused(frames["none"])
-    plain = by_title["none"]
+    prepare(Way())
+    say_unused(frames[Way()])
+    plain = by_title[Way()]
     if not plain:
         raise click.ClickException(
             f"{source or 'its results'}: no label belongs to a record of {store.path}; give the samples of its run"
@@ -111,15 +132,15 @@ def find_cases(
         )
     found = []
     for case in kept:
-        norm = NORMS.get(case.verdict.split("@")[0], "none")
-        if norm not in frames:
-            prepare(norm)
-        same = by_title[norm][case.title]
+        way = way_of(case.task, case.verdict, frames[Way()], chosen, view.span)
+        if way not in frames:
+            prepare(way)
+        same = by_title[way][case.title]
         causes: list[Case] = []
         if field is not None and same.wrong is None:
             click.echo(f"{case.title}: graded, so no table for each {field}; pass --threshold", err=True)
         elif field is not None:
-            causes = errors_by(same, field, _field(frames[norm], case, field))
+            causes = errors_by(same, field, _field(frames[way], case, field))
         found.append((same, causes))
     return found
 

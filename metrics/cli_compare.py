@@ -11,7 +11,7 @@ import pandas as pd
 
 from metrics.cases import among
 from metrics.choosing import choose
-from metrics.cli_cases import NORMS, chosen_by, resolve, say_unused
+from metrics.cli_cases import Way, chosen_by, resolve, say_unused, way_of
 from metrics.cli_options import View, format_option, metrics_option, view_options
 from metrics.cli_store import save_frame
 from metrics.compare import Judged, Pair, judged, pair_frame, pair_up, recorded
@@ -91,26 +91,26 @@ def _judged(
 ) -> dict[tuple[str, str], Judged]:
     """Every task and verdict of a store; the chosen option of multiple choice is the verdict's own."""
     ids, entries = [choice.id for choice in chosen if not is_outside(choice)], store.entries()
-    by_norm: dict[str, dict[tuple[str, str], Judged]] = {}
+    by_way: dict[Way, dict[tuple[str, str], Judged]] = {}
 
-    def prepare(norm: str) -> None:
-        frame = join(store.scores(ids, labels=source, span=view.span, norm=norm), chosen)
-        by_norm[norm] = judged(frame, entries, chosen, threshold=view.threshold)
-        if norm == "none":
-            say_unused(frame, f"{name}: ")
+    def prepare(way: Way) -> pd.DataFrame:
+        frame = join(store.scores(ids, labels=source, span=view.span, norm=way.norm, filter=way.filter), chosen)
+        by_way[way] = judged(frame, entries, chosen, threshold=view.threshold)
+        return frame
 
-    prepare("none")
-    if not by_norm["none"]:
+    plain = prepare(Way())
+    say_unused(plain, f"{name}: ")
+    if not by_way[Way()]:
         raise click.ClickException(
             f"{source or 'its results'}: no label belongs to a record of {store.path}; give the samples of its run as "
             f"--labels-{name.lower()}"
         )
     found = {}
-    for key in by_norm["none"]:
-        norm = NORMS.get(key[1].split("@")[0], "none")
-        if norm not in by_norm:
-            prepare(norm)
-        found[key] = by_norm[norm][key]
+    for key in by_way[Way()]:
+        way = way_of(*key, plain, chosen, view.span)
+        if way not in by_way:
+            prepare(way)
+        found[key] = by_way[way][key]
     return found
 
 

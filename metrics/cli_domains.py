@@ -170,8 +170,9 @@ def _predicted(
         wanted = among((), verdict.label, verdict.filter)
         options: dict[str, Any] = {"span": span, "threshold": verdict.threshold, "field": None}
         found = one_a_task([case for case, _ in find_cases(store, source, [choice], wanted, **options)])
-        score = np.concatenate([case.scores[choice.id] for case in found if choice.id in case.scores] or [np.zeros(0)])
-        wrong = np.concatenate([case.wrong for case in found if choice.id in case.scores] or [np.zeros(0)])
+        pairs = [(case.scores[choice.id], case.wrong) for case in found if choice.id in case.scores]
+        score = np.concatenate([np.zeros(0), *(of for of, _ in pairs)])
+        wrong = np.concatenate([np.zeros(0), *(bad.astype(float) for _, bad in pairs if bad is not None)])
         kept = ~np.isnan(score)
         curve, why = domains.curve_of(score[kept], wrong[kept], stats.FITS[method])
         if curve is None:
@@ -180,9 +181,8 @@ def _predicted(
         scored = ~np.isnan(answers.score)
         of[scored] = curve(answers.score[scored])
         tasks = ", ".join(case.task for case in found)
-        return Prediction(
-            of, "elsewhere"
-        ), f"Predicted error: {named} of {kept.sum():,} answers of {elsewhere} ({tasks})."
+        how = f"Predicted error: {named}, fitted on {kept.sum():,} labelled answers of {elsewhere} ({tasks})."
+        return Prediction(of, "elsewhere"), how
     if answers.labelled:
         how = f"Predicted error: {named}, fitted on the labelled answers of the other clusters."
         return domains.crossed(answers, labels, stats.FITS[method]), how

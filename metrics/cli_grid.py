@@ -51,14 +51,16 @@ class GridStore:
         """Where it is."""
         return self.store.path
 
-    def scores(self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str) -> pd.DataFrame:
+    def scores(
+        self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str, filter: str | None
+    ) -> pd.DataFrame:
         """As `metrics.store.Store.scores`, of the chosen metrics, which `metrics` names."""
         del metrics
 
         def scored(units: Sequence[Unit], beside: Beside) -> ScoreTable:
             return grid_score(self.path, units, self.chosen, span=span, jobs=self.jobs, beside=beside)
 
-        return labelled_frame(self.store, scored, labels=labels, norm=norm, wanted=Wish(span, self.chosen))
+        return labelled_frame(self.store, scored, labels=labels, norm=norm, wanted=Wish(span, self.chosen, filter))
 
 
 @click.command()

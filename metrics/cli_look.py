@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from metrics import looking
-from metrics.cases import oriented_scores
+from metrics.answers import FROM_FILTER
+from metrics.cases import Case, oriented_scores
 from metrics.choosing import choose
-from metrics.cli_cases import NORMS, chosen_by, find_cases, resolve
-from metrics.cli_options import View, metrics_option, span_option, view_options
+from metrics.cli_cases import Way, chosen_by, find_cases, resolve, way_of
+from metrics.cli_options import View, filter_option, metrics_option, span_option, view_options
 from metrics.drawing import SUFFIXES, Picture, save
 from metrics.explain import render
 from metrics.labels import linked_results
@@ -97,18 +98,22 @@ def plot(
     found = find_cases(store, source, chosen, view) if labelled else []
 
     @functools.cache
-    def documents(norm: str) -> pd.DataFrame:
-        return store.scores("answer_length", labels=source, span=view.span, norm=norm)
+    def documents(way: Way) -> pd.DataFrame:
+        return store.scores("answer_length", labels=source, span=view.span, norm=way.norm, filter=way.filter)
+
+    def of_case(case: Case | None) -> pd.DataFrame:
+        plain = documents(Way(filter=view.filter if view.span in FROM_FILTER else None))
+        return documents(way_of(case.task, case.verdict, plain, (), view.span)) if case else plain
 
     def unlabelled() -> dict[str, dict[str, np.ndarray]]:
         ours = [choice.id for choice in chosen if not is_outside(choice)]
-        frame = join(store.scores(ours, span=view.span), chosen)
+        frame = join(store.scores(ours, span=view.span, filter=view.filter), chosen)
         return {task: oriented_scores(frame.loc[frame["task"] == task], shown) for task in view.tasks or held}
 
     request = looking.Request(
-        store=store,
+        store=store.spanned(view.span, labels=source, filter=view.filter),
         cases=[case for case, _ in found],
-        frame=lambda case: documents(NORMS.get(case.verdict.split("@")[0], "none") if case else "none"),
+        frame=of_case,
         scores=unlabelled,
         tasks=view.tasks or held,
         metrics=[choice.id for choice in shown],
@@ -164,6 +169,7 @@ def _open(path: Path, labels: Path | None) -> tuple[Store, Path | None, bool]:
 @metrics_option
 @labels_option
 @span_option
+@filter_option
 @click.option("--norm", type=click.Choice(SCORE_NORMS), default="none", help="Option of acc, acc_norm or acc_bytes.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="A model's folder or tokenizer.json.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The page.  [default: TASK-docN.html]")
@@ -177,6 +183,7 @@ def explain(
     metrics_: str,
     labels: Path | None,
     span: str,
+    filter_: str | None,
     norm: str,
     tokenizer: Path | None,
     out: Path | None,
@@ -190,8 +197,9 @@ def explain(
     """
     store, source, _ = _open(path, labels)
     key = looking.find_key(store, doc, task, sample, option, norm=norm)
-    frame: pd.DataFrame = store.scores(metrics_, labels=source, span=span, norm=norm)
-    page, said = make_page(store, key, frame, choose(metrics_), signals_, tokenizer)
+    frame: pd.DataFrame = store.scores(metrics_, labels=source, span=span, norm=norm, filter=filter_)
+    shown = store.spanned(span, labels=source, filter=filter_)
+    page, said = make_page(shown, key, frame, choose(metrics_), signals_, tokenizer)
     for line in said:
         click.echo(line, err=True)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in key.task)

@@ -33,6 +33,9 @@ class View(NamedTuple):
 
 
 span_option = click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
+filter_option = click.option(
+    "--filter", "filter_", help="lm-eval's filter that reads the answers; the first of each task by default."
+)
 out_option = click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables here.")
 metrics_option = click.option(
     "--metrics", "metrics_", default="standard", show_default=True, help="Names, ids and presets joined by +."

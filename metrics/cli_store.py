@@ -15,6 +15,7 @@ from metrics.choosing import choose
 from metrics.cli_cases import chosen_by, find_cases, resolve, say_unused, write
 from metrics.cli_options import (
     View,
+    filter_option,
     format_option,
     metrics_option,
     out_option,
@@ -91,13 +92,16 @@ def show(store: Path, verify: bool, format_: str) -> None:
 @metrics_option
 @click.option("--labels", type=click.Path(path_type=Path), help="lm-eval output, or a jsonl or csv of labels.")
 @span_option
+@filter_option
 @click.option("--norm", type=click.Choice(SCORE_NORMS), default="none", help="Option of acc, acc_norm or acc_bytes.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A .csv, .jsonl or .parquet file; standard output if none.",
 )
-def score(store: Path, metrics_: str, labels: Path | None, span: str, norm: str, out: Path | None) -> None:
+def score(
+    store: Path, metrics_: str, labels: Path | None, span: str, filter_: str | None, norm: str, out: Path | None
+) -> None:
     """Write one row a document with its scores and labels.
 
     Example: eval-ext score hf-store/demo --metrics mean_entropy+mean_nll --out scores.parquet
@@ -105,7 +109,7 @@ def score(store: Path, metrics_: str, labels: Path | None, span: str, norm: str,
     choose(metrics_)
     if out is not None and out.suffix not in (".csv", ".jsonl", ".parquet"):
         raise click.ClickException(f"--out {out}: the ending must be .csv, .jsonl or .parquet")
-    frame = open_store(store).scores(metrics_, labels=labels, span=span, norm=norm)
+    frame = open_store(store).scores(metrics_, labels=labels, span=span, norm=norm, filter=filter_)
     if out is None:
         click.echo(frame.to_csv(index=False).rstrip("\n"))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from metrics import dataset_table, tracking_table
+from metrics import dataset_table, prediction_table, tracking_table
 from metrics.cli_cases import chosen_by, find_cases, resolve, write
 from metrics.cli_options import View, format_option, out_option, view_options
 from metrics.dataset_table import Dataset
@@ -28,6 +28,14 @@ METRICS = "sequence_nll+mean_nll+mean_entropy"
     help="lm-eval's output, or a jsonl or csv of labels: one for each PATH, in their order.",
 )
 @view_options
+@click.option("--predict", is_flag=True, help="Predict each data set's score from the metrics' means over the others.")
+@click.option(
+    "--leave",
+    type=click.Choice(["dataset", "pair"]),
+    default="dataset",
+    show_default=True,
+    help="What --predict leaves out: a data set with all models, or one model on one data set.",
+)
 @format_option
 @out_option
 def table(
@@ -35,6 +43,8 @@ def table(
     metrics_: str,
     samples: tuple[Path, ...],
     view: View,
+    predict: bool,
+    leave: prediction_table.LeaveOut,
     format_: str,
     out: Path | None,
 ) -> None:
@@ -56,6 +66,10 @@ def table(
     ]
     tables = [dataset_table.dataset_table(datasets, chosen), tracking_table.tracking_table(datasets, chosen)]
     how = {dataset_table.TITLE: dataset_table.show, tracking_table.TITLE: tracking_table.show}
+    if predict:
+        means = [c for c in chosen if c.id not in BASELINES]
+        tables += prediction_table.prediction_tables(datasets, means, leave=leave)
+        how |= dict.fromkeys((prediction_table.TITLE, prediction_table.PREDICTED), prediction_table.show)
     write(tables, format_, out, lambda made, format_: how[made.title](made, format_))
 
 

@@ -134,9 +134,9 @@ def within_budget(shades: Sequence[Shade], budget: int = BUDGET) -> tuple[list[S
 
 
 def kinds(record: Record) -> list[str]:
-    """Of each token of the continuation: ``thought``, ``answer``, ``generation`` (in neither) or ``outside``."""
+    """Of each token of the continuation: ``thought``, ``answer``, ``exact``, ``generation`` (rest) or ``outside``."""
     found = ["outside"] * record.token_count
-    for name in ("generation", "thought", "answer"):
+    for name in ("generation", "thought", "answer", "exact"):
         if name in record.spans:
             start, stop = record.spans[name]
             found[start:stop] = [name] * (stop - start)

@@ -11,11 +11,12 @@ import pandas as pd
 
 from metrics import labels as labels_
 from metrics.annexed import annex_of
+from metrics.answers import FROM_FILTER, UNMAPPED, Answers, answers_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
-from metrics.record import Key, Record
+from metrics.record import Key, Record, Span
 from metrics.sampled import GREEDY, greedy
-from metrics.samples import GENERATED, Beside
+from metrics.samples import GENERATED, Beside, NoAnnex
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
 
 Source = str | Path | Mapping[str, Any] | None
@@ -73,13 +74,15 @@ def labelled_frame(
 ) -> pd.DataFrame:
     """The same, of whatever scores units."""
     found = find_labels(store, labels)
-    table = scored(_units(store, found, norm), beside_records(store, found, wanted))
+    beside = beside_records(store, found, wanted)
+    table = scored(_units(store, found, norm), beside)
     columns: dict[str, Any] = {
         "task": [u.key.task for u in table.units],
         "doc_id": [u.key.doc_id for u in table.units],
         "sample": [u.key.occurrence for u in table.units],
         "option": [u.key.request for u in table.units],
         "kind": [u.kind for u in table.units],
+        **({UNMAPPED: [beside.unmapped.get(u.key) for u in table.units]} if wanted.span in FROM_FILTER else {}),
         **table.values,
     }
     frame = pd.DataFrame(columns)
@@ -89,30 +92,65 @@ def labelled_frame(
     return frame
 
 
-def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) -> Beside:  # noqa: ARG001
+def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) -> Beside:
     """What the metrics and the span need to know of the records besides what is recorded."""
     known = signals()
     needs = {name for choice in wanted.metrics for name in choice.metric.needs}
-    if not any(known[name].cost == "samples" for name in needs):
+    together = any(known[name].cost == "samples" for name in needs)
+    read = by_filter(wanted.metrics, wanted.span)
+    if not together and not read:
         return Beside()
-    generated = {k: e for k, e in store.entries().items() if k.kind == GENERATED and isinstance(e["answer"], str)}
-    texts = {key: entry["answer"] for key, entry in generated.items()}
-    incomparable = {task: GREEDY for task in {key.task for key in generated} if greedy(store.manifest, task)}
+    entries = store.entries()
+    generated = {k: e for k, e in entries.items() if k.kind == GENERATED and isinstance(e["answer"], str)}
+    answers = Answers()
+    if read:
+        fetch = store.records if wanted.span in FROM_FILTER else None
+        rules = _rules(store, found)
+        answers = answers_of(entries, rules, wanted.filter, manifest=store.manifest, fetch=fetch)
     return Beside(
-        answers={key: text.strip() for key, text in texts.items()},
-        texts=texts,
-        annex=annex_of(store.path, store.entries()),
-        incomparable=incomparable,
+        answers=answers.values,
+        texts={key: entry["answer"] for key, entry in generated.items()},
+        spans=answers.spans,
+        unmapped=answers.unmapped,
+        annex=annex_of(store.path, entries) if together else NoAnnex(),
+        incomparable={task: GREEDY for task in {key.task for key in generated} if greedy(store.manifest, task)},
     )
 
 
+def filter_spans(
+    store: Readable, span: str, *, labels: Source = None, filter: str | None = None
+) -> Mapping[Key, Mapping[str, Span]]:
+    """The spans of records that a task's filter gives; empty for a span that is recorded."""
+    if span not in FROM_FILTER:
+        return {}
+    return beside_records(store, find_labels(store, labels), Wish(span, (), filter)).spans
+
+
+def by_filter(metrics: Iterable[Choice[Any]], span: str) -> bool:
+    """Whether scores depend on which filter reads the answers."""
+    return span in FROM_FILTER or any(choice.options.get("clusters") == "answer" for choice in metrics)
+
+
+def _rules(store: Readable, found: labels_.Labels | None) -> labels_.Labels | None:
+    """Labels that know the tasks' filters: the results that the store names where the given source has none."""
+    if found is None or found.settings.filters:
+        return found
+    return _linked_labels(store, store.entries())
+
+
 def feature_arrays(
-    store: Readable, names: str | Iterable[str], *, labels: Source = None, span: str = "answer", norm: str = "none"
+    store: Readable,
+    names: str | Iterable[str],
+    *,
+    labels: Source = None,
+    span: str = "answer",
+    norm: str = "none",
+    filter: str | None = None,
 ) -> FeatureArrays:
     """See `metrics.store.Store.features`."""
     found = find_labels(store, labels)
     chosen = choose_features(names)
-    beside = beside_records(store, found, Wish(span, chosen))
+    beside = beside_records(store, found, Wish(span, chosen, filter))
     return features(_units(store, found, norm), chosen, store.records, span=span, beside=beside)
 
 
@@ -174,6 +212,7 @@ def add_labels(frame: pd.DataFrame, found: labels_.Labels) -> None:
     names = {field for fields in found.fields.values() for field in fields}
     for field in sorted(names):
         frame[f"doc:{field}"] = [_field(found.fields, key, field) for key in keys]
+    frame.attrs["filters"] = {task: list(filters) for task, filters in found.settings.filters.items()}
     frame.attrs["lower_is_better"] = sorted(found.settings.lower_is_better)
     frame.attrs["unused_labels"] = dict(found.unused)
     frame.attrs["skipped_labels"] = dict(found.skipped)

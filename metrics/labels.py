@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,18 +44,44 @@ class Verdict:
     """How many requests the document made, where the log says so."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The document's own scalar fields, for strata such as a cause of error."""
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """The whole document."""
+    filtered: Any = None
+    """What the filter made of the first request's response; None where the log does not say."""
+
+
+Steps = Sequence[Mapping[str, Any]]
+"""One of lm-eval's filters: its functions in order, each with its arguments."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a result file says of its tasks: metrics of which less is better, and delimiters before choices."""
+    """What a result file says of its tasks.
+
+    Attributes:
+        lower_is_better: (task, metric) of which less is better.
+        delimiters: by task, what stands before a choice.
+        filters: by task, its filters by name, in the task's order.
+        exact_match: by task, the options of its metric exact_match, where it has that.
+    """
 
     lower_is_better: frozenset[tuple[str, str]] = frozenset()
     delimiters: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
+    exact_match: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def merge(self, later: Settings) -> Settings:
         """Both, the later one where they differ."""
-        return Settings(self.lower_is_better | later.lower_is_better, {**self.delimiters, **later.delimiters})
+        return Settings(
+            self.lower_is_better | later.lower_is_better,
+            {**self.delimiters, **later.delimiters},
+            {**self.filters, **later.filters},
+            {**self.exact_match, **later.exact_match},
+        )
+
+
+UNFILTERED: Mapping[str, Steps] = {"none": ({"function": "take_first"},)}
+"""The filter of a task that names none."""
 
 
 LOGGED_AS_LOGLIKELIHOOD = ("perplexity",)
@@ -74,6 +101,10 @@ class Labels:
     unused: Counter[str]
     skipped: Counter[str]
     settings: Settings = field(default_factory=lambda: Settings())
+    documents: dict[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
+    """The documents themselves, by (task, doc_id)."""
+    filtered: dict[tuple[str, str], dict[int, Any]] = field(default_factory=dict)
+    """What lm-eval logged as filtered answers, by (task, filter), then doc_id."""
 
 
 class NoSamples(ValueError):
@@ -156,7 +187,22 @@ def settings_in(content: Mapping[str, Any]) -> Settings:
     }
     configs = content.get("configs") or {}
     delimiters = {task: config.get("target_delimiter", " ") for task, config in configs.items()}
-    return Settings(frozenset(lower), {t: d for t, d in delimiters.items() if isinstance(d, str)})
+    return Settings(
+        frozenset(lower),
+        {t: d for t, d in delimiters.items() if isinstance(d, str)},
+        {task: _filters(config.get("filter_list")) for task, config in configs.items()},
+        {task: dict(m) for task, config in configs.items() for m in _exact_match(config.get("metric_list"))},
+    )
+
+
+def _filters(listed: Any) -> Mapping[str, Steps]:
+    """Filters by name; the default one where lm-eval would take it."""
+    named = [f for f in listed or () if isinstance(f, Mapping) and {"name", "filter"} <= set(f)]
+    return {f["name"]: tuple(f["filter"]) for f in named} or UNFILTERED
+
+
+def _exact_match(listed: Any) -> list[Mapping[str, Any]]:
+    return [m for m in listed or () if isinstance(m, Mapping) and m.get("metric") == "exact_match"][:1]
 
 
 def samples_of(results: Path) -> list[Path]:
@@ -175,7 +221,10 @@ def samples_of(results: Path) -> list[Path]:
 
 
 def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
-    """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name."""
+    """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name.
+
+    A last line that is broken off, as after a full disk, is left out with a warning.
+    """
     for path in paths:
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
         for number, line in enumerate(_lines(path), 1):
@@ -183,6 +232,9 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
                 try:
                     sample = json.loads(line)
                 except ValueError as problem:
+                    if not line.endswith("\n"):
+                        warnings.warn(f"{path}: the last line is broken off and left out", stacklevel=2)
+                        break
                     raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
                 yield from _verdicts(task, sample, f"{path}, line {number}")
 
@@ -214,18 +266,16 @@ def _verdicts(task: str, sample: Any, where: str) -> Iterator[Verdict | LabelNam
         requests = len(sample.get("arguments", ()))
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"{where}: not a logged sample of lm-eval ({problem})") from None
-    document = sample.get("doc")
-    fields = (
-        {k: v for k, v in document.items() if isinstance(v, (str, int, float, bool))}
-        if isinstance(document, dict)
-        else {}
-    )
+    document = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
+    fields = {k: v for k, v in document.items() if isinstance(v, (str, int, float, bool))}
     hashes = sample.get("doc_hash", ""), sample.get("prompt_hash", "")
+    logged = sample.get("filtered_resps")
+    filtered = logged[0] if isinstance(logged, list) and logged else None
     for metric in metrics:
         name = LabelName(metric, sample.get("filter", "none"))
         value = sample.get(metric)
         if isinstance(value, (bool, int, float)):
-            yield Verdict(task, doc_id, name, float(value), *hashes, requests, fields)
+            yield Verdict(task, doc_id, name, float(value), *hashes, requests, fields, document, filtered)
         else:
             yield name
 
@@ -310,6 +360,9 @@ def join(
             assert doc_id is not None
             labels.values.setdefault(verdict.name, {})[task, doc_id] = verdict.value
             labels.fields[task, doc_id] = verdict.fields
+            labels.documents[task, doc_id] = verdict.document
+            if verdict.filtered is not None:
+                labels.filtered.setdefault((task, verdict.name.filter), {})[doc_id] = verdict.filtered
     return labels
 
 

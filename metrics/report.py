@@ -310,13 +310,16 @@ def _reasons(estimates: Mapping[str, Estimate], n: int) -> list[str]:
 
 
 def absent_notes(case: Case) -> list[str]:
-    """Metrics without a row, by reason."""
+    """Answers without the part that is scored, and metrics without a row, by reason."""
+    n = len(case.quality)
+    lost = [f"In {count} of {n} answers there is nothing to score: {why}." for why, count in case.unmapped.items()]
     by_reason: dict[str, list[str]] = {}
     for name, reason in case.absent.items():
         by_reason.setdefault(reason, []).append(name)
     options = by_reason.pop("not multiple choice", [])
     found = [f"No score of these documents, {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
-    return [*found, f"{len(options)} metrics over answer options do not apply."] if options else found
+    apart = [f"{len(options)} metrics over answer options do not apply."] if options else []
+    return [*lost, *found, *apart]
 
 
 def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:

@@ -40,6 +40,7 @@ NEEDED = {
     "entailment": "nli",
     "contradiction": "nli",
     "sample_nli": "nli",
+    "sample_text": "answer",
     "sample_embedding": "embedding",
     "token_relevance": "relevance",
 }
@@ -192,6 +193,9 @@ class Documents:
         for name in ("sample_nli", "sample_embedding"):
             if name in self._needs and name.removeprefix("sample_") in annexed:
                 made[name] = annexed[name.removeprefix("sample_")]
+        if "sample_text" in self._needs:
+            texts = [beside.texts.get(key) for key in keys]
+            made |= {} if None in texts else {"sample_text": clusters(texts)}
         if "sample_clusters" in self._needs:
             made["sample_clusters"] = torch.stack([self._clusters(kind, keys, annexed) for kind in CLUSTERINGS])
         if "sample_affinity" in self._needs:
@@ -220,8 +224,9 @@ class Documents:
             mean = (annexed["nli"][..., place].double() + annexed["nli"][..., place].double().mT) / 2
             return mean if kind == "entailment" else 1 - mean
         if kind == "embedding" and "embedding" in annexed:
-            unit = torch.nn.functional.normalize(annexed["embedding"].double(), dim=-1)
-            return unit @ unit.mT
+            vectors = annexed["embedding"].double()
+            unit = vectors / vectors.norm(dim=-1, keepdim=True)
+            return (1 + unit @ unit.mT) / 2
         return annexed[kind].double() if kind in annexed else nothing
 
 
@@ -240,7 +245,8 @@ def why_lacking(choice: Choice[Any], available: Mapping[str, Tensor], known: Map
                 return REMEDY[NEEDED[from_text[0]]]
             lost = [n for n in known[name].needs if known[n].cost != "free"]
             return f"signal '{lost[0] if lost else name}' was not recorded of every sample"
-        if known[name].gathered and name != "sample_length" and available["token_count"] == 0:
+        of_tokens = any("token" in known[need].axes for need in known[name].needs)
+        if known[name].gathered and of_tokens and available["token_count"] == 0:
             return "a sample is empty; --span generation counts its end"
     for option, signal, kinds in (
         ("clusters", "sample_clusters", CLUSTERINGS),

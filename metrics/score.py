@@ -168,19 +168,24 @@ def score(
     for row, available in _stream(chosen, metrics, fetch, span, known, beside):
         for choice in alone:
             note(row, choice, *score_one(choice, available, span, known))
-        for sample, whole in documents.add(row, available) if together else ():
-            for choice in together:
-                note(sample, choice, *_score_sample(choice, whole, known))
+        for choice, sample, value, reason in _score_document(documents.add(row, available), together, known):
+            note(sample, choice, value, reason)
     return table
 
 
-def _score_sample(choice: Choice[Metric], available: Available, known: Mapping[str, Signal]) -> tuple[float, str]:
-    """One score of one sample among the others and, where it is NaN, the reason."""
-    reason = available if isinstance(available, str) else why_lacking(choice, available, known)
-    if isinstance(available, str) or reason:
-        return math.nan, reason
-    value = float(choice(available))
-    return value, "undefined of these samples" if math.isnan(value) else ""
+def _score_document(
+    samples: Sequence[tuple[int, Available]], metrics: Sequence[Choice[Metric]], known: Mapping[str, Signal]
+) -> Iterator[tuple[Choice[Metric], int, float, str]]:
+    """The scores of a document's samples, of all at once: most metrics are of the document, and the same for all."""
+    for choice in metrics if samples else ():
+        whole = samples[0][1]
+        reason = whole if isinstance(whole, str) else why_lacking(choice, whole, known)
+        values = [math.nan] * len(samples)
+        if not isinstance(whole, str) and not reason:
+            found = choice({**whole, "sample_index": torch.arange(len(samples))})
+            values = found.expand(len(samples)).tolist()
+        for (row, _), value in zip(samples, values):
+            yield choice, row, value, reason or ("undefined of these samples" if math.isnan(value) else "")
 
 
 def features(

@@ -111,7 +111,8 @@ class Store:
                 ``exact`` and ``reasoning``; by default the first of each task.
 
         Returns:
-            A frame with columns task, doc_id, sample, option, kind, the metric ids, and one column
+            A frame with columns task, doc_id, sample, option, kind, ``unmapped`` (why a document has no span
+            ``exact`` or ``reasoning``, where one of these is asked for), the metric ids, and one column
             ``label:METRIC@FILTER`` for each label. `frame.attrs["unscored"]` counts NaN scores by metric and reason.
         """
         from metrics.frame import score_frame
@@ -125,6 +126,7 @@ class Store:
         labels: str | Path | Mapping[str, Any] | None = None,
         span: str = "answer",
         norm: str = "none",
+        filter: str | None = None,
     ) -> FeatureArrays:
         """Vectors for a classifier: by feature id a float64 array ``[unit, feature]``, its rows those of `scores`.
 
@@ -133,13 +135,30 @@ class Store:
             labels: as for `scores`, with which the rows agree when it and `norm` are the same.
             span: as for `scores`.
             norm: as for `scores`.
+            filter: as for `scores`.
 
         Returns:
             A mapping; a unit that has no features is a row of NaN, and `unscored` counts why, by id and reason.
         """
         from metrics.frame import feature_arrays
 
-        return feature_arrays(self, names, labels=labels, span=span, norm=norm)
+        return feature_arrays(self, names, labels=labels, span=span, norm=norm, filter=filter)
+
+    def spanned(
+        self, span: str, *, labels: str | Path | Mapping[str, Any] | None = None, filter: str | None = None
+    ) -> Store:
+        """The same store, whose records have this span too where a task's filter gives it; arguments as of `scores`."""
+        from metrics.frame import filter_spans
+
+        found = filter_spans(self, span, labels=labels, filter=filter)
+        if not found:
+            return self
+        made = Store(self.path)
+        made._index = {
+            key: (path, row, {**entry, "spans": {**entry["spans"], **found.get(key, {})}})
+            for key, (path, row, entry) in self._index.items()
+        }
+        return made
 
     def link(self, results: Path, run_id: str) -> None:
         """Note in the manifest which lm-eval result file belongs to a run."""

@@ -32,7 +32,8 @@ def domains(rows: Sequence[dict[str, Any]], metric: str, title: str) -> Picture:
             _bars(axes[1], rows, name, at + (offset if len(known) > 1 else 0), colour, marker)
         if known:
             axes[1].set(xlabel="share wrong")
-            axes[1].legend([f"{name} error" for name in known], loc="best", fontsize=8)
+            names = [f"{name} error" for name in known]
+            axes[1].legend(names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
         titled(figure, title)
     columns = ["cluster", "n", *(f"{n}{end}" for n in ("uncertainty", *known) for end in ("", "_lower", "_upper"))]
     return Picture(f"domains {metric}", figure, pd.DataFrame(list(rows), columns=columns))

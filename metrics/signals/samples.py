@@ -13,8 +13,9 @@ CLUSTERINGS = ("answer", "embedding", "nli")
 """How samples of one meaning are found: equal filtered answers, near embeddings, or entailment both ways."""
 
 AFFINITIES = ("jaccard", "rouge_l", "bleu", "bertscore", "embedding", "entailment", "contradiction")
-"""How alike two samples are: by words, by vectors, by the mean probability that one entails the other, or does not
-contradict it."""
+"""How alike two samples are, from 0 to 1: by words; by vectors, (1 + cosine) / 2; by the mean over both directions of
+the probability that one entails the other, or that it does not contradict it.
+"""
 
 raw(
     "sample_index",
@@ -22,7 +23,14 @@ raw(
     unit="1",
     cost="samples",
     dtype="int64",
-    summary="Which of the document's samples the scored answer is.",
+    summary="Which of the document's samples the scored answer is; or several, which then each get a score.",
+)
+raw(
+    "sample_text",
+    axes=("sample",),
+    unit="id",
+    cost="samples",
+    summary="A number for each sample's text, the same for equal texts.",
 )
 raw(
     "sample_clusters",
@@ -87,3 +95,33 @@ def sample_relevant_log_probability(logprob: Tensor, token_relevance: Tensor) ->
     """
     weights = token_relevance.double()
     return torch.dot(logprob.double(), weights) / weights.sum()
+
+
+@gathered(axes=("sample", "layer", "dim"), unit="1")
+def sample_states(hidden_last: Tensor) -> Tensor:
+    """State at each layer of the last token of each sample's whole generation, whatever span is scored."""
+    return hidden_last.double()
+
+
+def clusters_by(sample_clusters: Tensor, clusters: str) -> Tensor:
+    """The cluster of each sample, ``[sample]``, by one of `CLUSTERINGS`.
+
+    Raises:
+        ValueError: another kind.
+    """
+    return _by("clusters", sample_clusters, CLUSTERINGS, clusters)
+
+
+def affinity_by(sample_affinity: Tensor, affinity: str) -> Tensor:
+    """How alike samples are, ``[sample, sample]`` in float64, by one of `AFFINITIES`.
+
+    Raises:
+        ValueError: another kind.
+    """
+    return _by("affinity", sample_affinity, AFFINITIES, affinity).double()
+
+
+def _by(option: str, values: Tensor, kinds: tuple[str, ...], kind: str) -> Tensor:
+    if kind not in kinds:
+        raise ValueError(f"{option}='{kind}' is not known; choose {', '.join(kinds)}")
+    return values[kinds.index(kind)]

@@ -18,7 +18,7 @@ from metrics.stats.columns import Sorted
 from metrics.stats.conformal import Threshold, answers, expected_threshold, items_needed, selective_threshold
 from metrics.stats.delong import AurocSet, Comparison, delong_covariance, delong_interval, delong_test
 from metrics.stats.effects import main_effects
-from metrics.stats.estimate import Estimate
+from metrics.stats.estimate import MIN_ITEMS, Estimate
 from metrics.stats.groups import Order, between_share, group_order, same_rate_p
 from metrics.stats.kappa import cohen_kappa
 from metrics.stats.multiple import benjamini_hochberg, holm
@@ -36,6 +36,7 @@ from metrics.stats.power import (
     smallest_detectable_auroc,
     smallest_detectable_difference,
 )
+from metrics.stats.prediction import FEWEST_PARTS, Predicted, leave_out_ridge
 from metrics.stats.ranking import (
     RocCurve,
     auroc,
@@ -76,7 +77,9 @@ from metrics.stats.strata import StratifiedAuroc, Stratum, macro_average, quanti
 from metrics.stats.tracking import Tracking, tracking
 
 __all__ = [
+    "FEWEST_PARTS",
     "FITS",
+    "MIN_ITEMS",
     "AurocSet",
     "BrierParts",
     "Comparison",
@@ -84,6 +87,7 @@ __all__ = [
     "Estimate",
     "Fit",
     "Order",
+    "Predicted",
     "ReliabilityCurve",
     "RiskCoverage",
     "RocCurve",
@@ -127,6 +131,7 @@ __all__ = [
     "holm",
     "items_needed",
     "kendall",
+    "leave_out_ridge",
     "log_loss",
     "macro_average",
     "main_effects",

@@ -7,6 +7,7 @@ score is not fitted. Scores are finite.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,18 +29,46 @@ class Split(NamedTuple):
     judged: np.ndarray
 
 
-def fit_isotonic(score: np.ndarray, label: np.ndarray) -> Curve:
+@dataclass(frozen=True)
+class Rising:
+    """Linear between the knots x (k,), scores over `largest`, with values y (k,); flat beyond them."""
+
+    x: np.ndarray
+    y: np.ndarray
+    largest: float
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of scores (n,); NaN of NaN."""
+        return np.interp(scores / self.largest, self.x, self.y)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """expit(slope (score / largest - centre) / spread + intercept)."""
+
+    slope: float
+    intercept: float
+    largest: float
+    centre: float
+    spread: float
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities of scores (n,); NaN of NaN."""
+        return expit(self.slope * (scores / self.largest - self.centre) / self.spread + self.intercept)
+
+
+def fit_isotonic(score: np.ndarray, label: np.ndarray) -> Rising:
     """The rising curve of least squared error; linear between scores that were seen, flat beyond them.
 
     Source: Zadrozny & Elkan 2002, KDD; fitted by scikit-learn.
     """
     model = IsotonicRegression(y_min=0, y_max=1, increasing=True, out_of_bounds="clip")
-    largest = np.abs(score).max() or 1.0  # scikit-learn takes scores that differ by less than 1e-15 for ties
+    largest = float(np.abs(score).max() or 1.0)  # scikit-learn takes scores that differ by less than 1e-15 for ties
     model.fit(score / largest, label.astype(np.float64))
-    return lambda scores: model.predict(scores / largest)
+    return Rising(model.X_thresholds_, model.y_thresholds_, largest)
 
 
-def fit_platt(score: np.ndarray, label: np.ndarray) -> Curve:
+def fit_platt(score: np.ndarray, label: np.ndarray) -> Sigmoid:
     """The logistic curve expit(a score + b), a >= 0, of largest likelihood with smoothed targets.
 
     Targets are (N+ + 1)/(N+ + 2) for the N+ events and 1/(N- + 2) for the others, so a and b are finite even when the
@@ -49,7 +78,7 @@ def fit_platt(score: np.ndarray, label: np.ndarray) -> Curve:
     """
     positive = int(np.count_nonzero(label))
     target = np.where(label, (positive + 1) / (positive + 2), 1 / (len(label) - positive + 2))
-    largest = np.abs(score).max() or 1.0  # first, lest the variance of huge scores overflow
+    largest = float(np.abs(score).max() or 1.0)  # first, lest the variance of huge scores overflow
     unit = score / largest
     centre, spread = unit.mean(), unit.std()
     flat = np.array([0.0, logit(target.mean())])
@@ -59,11 +88,7 @@ def fit_platt(score: np.ndarray, label: np.ndarray) -> Curve:
         slope, intercept = _logistic(design, target, flat)
         if slope < 0:
             slope, intercept = flat
-
-    def curve(values: np.ndarray) -> np.ndarray:
-        return expit(slope * (values / largest - centre) / (spread or 1.0) + intercept)
-
-    return curve
+    return Sigmoid(float(slope), float(intercept), largest, float(centre), float(spread or 1.0))
 
 
 def _logistic(design: np.ndarray, target: np.ndarray, start: np.ndarray) -> np.ndarray:

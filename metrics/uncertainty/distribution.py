@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from metrics.core import metric
+from metrics.core import feature, metric
 from metrics.uncertainty.likelihood import count, lowest
 
 
@@ -152,3 +152,27 @@ def windows(values: Tensor, width: int) -> Tensor:
     if width < 1:
         raise ValueError(f"window={width} is below 1")
     return values.unfold(0, min(width, len(values)), 1).mean(-1)
+
+
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+@feature(unit="nat", source="the thesis notebook that eval-ext grew from")
+def entropy_distribution(entropy: Tensor) -> Tensor:
+    """Distribution of the token entropies H_1..H_n in twelve numbers.
+
+    In order: mean; standard deviation sqrt((1/n) sum_t (H_t - mean)^2); the quantiles 0, .1, .25, .5, .75, .9 and 1,
+    linear between order statistics; the number of peaks; their mean height; their density, number of peaks / n. A peak
+    is a run of equal entropies with lower ones, or the answer's end, on both sides. A single token is one peak of its
+    own height and density 1. The number of peaks grows with the answer's length; the other numbers need not.
+    """
+    h = entropy.double()
+    runs = h.unique_consecutive()
+    padded = torch.nn.functional.pad(runs, (1, 1), value=-math.inf)
+    peaks = runs[(runs > padded[:-2]) & (runs > padded[2:])]
+    count = torch.tensor(float(len(peaks)), dtype=h.dtype)
+    levels = torch.tensor(QUANTILES, dtype=h.dtype)
+    if h.isnan().any():
+        return h.new_full((5 + len(levels),), math.nan)
+    numbers = (h.mean(), h.std(correction=0), *h.quantile(levels), count, peaks.mean(), count / len(h))
+    return torch.stack(numbers)

@@ -22,7 +22,23 @@ from metrics.record import Key, Record, Span
 from metrics.writer import Writer
 
 COMMANDS = (
-    *("auroc", "calibration", "compare", "demo", "explain", "grid", "layers", "list", "plan", "plot", "score", "show"),
+    *(
+        "apply",
+        "auroc",
+        "calibration",
+        "compare",
+        "demo",
+        "explain",
+        "fit",
+        "grid",
+        "layers",
+        "list",
+        "plan",
+        "plot",
+        "replay",
+        "score",
+        "show",
+    ),
     *("samples", "store", "sweep", "table", "tasks", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"

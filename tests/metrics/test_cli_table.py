@@ -107,3 +107,11 @@ def test_labels_of_ones_own(two):
 def test_refused(two, monkeypatch, arguments, says):
     monkeypatch.chdir(two)
     refused("table", *arguments, says=says)
+
+
+def test_predicted_scores(two):
+    found = rows(two / "a", two / "b", "--metrics", "mean_nll+mean_entropy", "--predict")
+    assert {row["predictor"] for row in found["Do metrics' means predict the score?"]} >= {"ridge over all 2"}
+    assert len(found["Predicted and actual scores"]) == 8
+    text = ok("table", two / "a", "--predict", "--task", "t").stdout
+    assert "Nothing is predicted: 1 to leave out" in text

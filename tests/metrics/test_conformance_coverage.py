@@ -12,11 +12,13 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "peers.md"
 
 
 def tables():
-    """The rows of the page's tables on lm-polygraph: what is here, and what the rest needs."""
+    """The rows of the page's tables on lm-polygraph: what is here, of one answer or of samples; what the rest needs."""
     section = PAGE.read_text().split("## lm-polygraph's estimators")[1].split("\n## ")[0]
     blocks = [b for b in section.split("\n\n") if b.startswith("|")]
-    here, rest = ([[c.strip() for c in line.strip("|").split("|")] for line in b.splitlines()[2:]] for b in blocks)
-    return here, rest
+    one, samples, rest = (
+        [[c.strip() for c in line.strip("|").split("|")] for line in b.splitlines()[2:]] for b in blocks
+    )
+    return one + samples, rest
 
 
 def test_every_estimator_of_lm_polygraph_is_named_once():

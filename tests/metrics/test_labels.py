@@ -99,6 +99,16 @@ def test_a_foreign_line_is_named(line, tmp_path):
         list(read_samples([path]))
 
 
+def test_a_last_line_that_is_broken_off_is_left_out(tmp_path):
+    rows = [json.dumps({"doc_id": i, "metrics": ["acc"], "acc": i}) for i in range(3)]
+    path, whole = tmp_path / "samples_t_1.jsonl", tmp_path / "samples_u_1.jsonl"
+    path.write_text("\n".join(rows)[:-5])
+    whole.write_text("\n".join(rows))
+    with pytest.warns(UserWarning, match=r"samples_t_1\.jsonl: the last line is broken off and left out"):
+        found = list(read_samples([path, whole]))
+    assert [(v.task, v.value) for v in found] == [("t", 0.0), ("t", 1.0), ("u", 0.0), ("u", 1.0), ("u", 2.0)]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -266,3 +266,15 @@ def test_nan_is_not_hidden(chain, row):
     assert d.boosted_prob(out["boosted_probability"]).isnan()
     assert d.mean_varentropy(out["varentropy"]).isnan()
     assert d.deepconf_bottom(largest, window=1).isnan()
+
+
+def test_entropy_distribution():
+    values = [1.0, 3.0, 2.0, 2.0, 5.0, 5.0, 0.0]  # peaks: 3, and the run of 5
+    found = d.entropy_distribution(torch.tensor(values)).tolist()
+    mean = sum(values) / 7
+    spread = (sum((v - mean) ** 2 for v in values) / 7) ** 0.5
+    assert found == pytest.approx([mean, spread, 0, 0.6, 1.5, 2, 4, 5, 5, 2, 4, 2 / 7])
+    assert d.entropy_distribution(torch.tensor([2.0])).tolist() == [2, 0, *[2] * 7, 1, 2, 1]
+    assert d.entropy_distribution(torch.tensor([1.0, 1.0])).tolist()[-3:] == [1, 1, 0.5]
+    assert d.entropy_distribution(torch.tensor([3.0, 1.0, 2.0])).tolist()[-3:] == pytest.approx([2, 2.5, 2 / 3])
+    assert d.entropy_distribution(torch.tensor([1.0, torch.nan])).isnan().all()
