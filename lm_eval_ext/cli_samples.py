@@ -137,16 +137,17 @@ def _recipes(store: Store, entries: Entries, given: Mapping[str, Any]) -> Sequen
 
     setting = Setting(given["device"] or default_device(), given["dtype"], given["batch_size"])
     source = given["question"]
+
+    def relevance(name: str) -> tuple[Recipe, Reader | None]:
+        tokens = tokens_of(store, entries)
+        decode = decoder(store, given["tokenizer"], tokens, entries, _say)
+        return recipes.token_relevance(name, setting, tokens, entries, decode, source=source)
+
     made: dict[str, Callable[[str], tuple[Recipe, Reader | None]]] = {
-        "encoder": lambda name: (
-            recipes.embedding(name, setting, question=given["embed"] == "both", source=source),
-            None,
-        ),
-        "nli": lambda name: recipes.nli(name, setting, source=source),
-        "bertscore": lambda name: recipes.bert_score(name, setting, layer=given["bertscore_layer"]),
-        "relevance": lambda name: recipes.token_relevance(
-            name, setting, tokens_of(store, entries), entries, decoder(store, given["tokenizer"]), source=source
-        ),
+        "encoder": lambda n: (recipes.embedding(n, setting, question=given["embed"] == "both", source=source), None),
+        "nli": lambda n: recipes.nli(n, setting, source=source),
+        "bertscore": lambda n: recipes.bert_score(n, setting, layer=given["bertscore_layer"]),
+        "relevance": relevance,
     }
     return [recipe(given[option]) for option, recipe in made.items() if given[option]]
 

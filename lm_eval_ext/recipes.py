@@ -14,6 +14,7 @@ from lm_eval_ext import bertscore, entailment
 from lm_eval_ext.annexing import Document, Recipe
 from lm_eval_ext.readers import Reader, Setting
 from lm_eval_ext.relevance import Pair, load_similarity, relevance, similarities, without
+from lm_eval_ext.samples_input import answered
 from metrics.pieces import Decode, spells
 from metrics.providers import Encoder, load
 from metrics.record import Key, Span
@@ -91,10 +92,10 @@ def token_relevance(
 
     @lru_cache(maxsize=8192)
     def texts(key: Key) -> tuple[str, dict[int, str]] | None:
-        ids, span = tokens[key].tolist(), Span(*entries[key]["spans"].get("answer", (0, 0)))
-        if not spells(ids[slice(*span)], entries[key]["answer"], decode):
+        entry = entries[key]
+        if not spells(answered(tokens[key], entry), entry["answer"], decode):
             return None
-        return without(ids, span, decode)
+        return without(tokens[key].tolist(), Span(*entry["spans"].get("answer", (0, 0))), decode)
 
     def wants(document: Document) -> list[Pair]:
         found = [texts(key) for key in document.keys]

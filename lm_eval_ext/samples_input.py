@@ -12,7 +12,7 @@ from torch import Tensor
 from metrics.labels import find_results, store_of
 from metrics.logged import PROMPT, question_of, read_logged, results_at
 from metrics.manifest import is_store
-from metrics.pieces import Decode, find_tokenizer, open_tokenizer
+from metrics.pieces import Decode, find_tokenizer, open_tokenizer, spells
 from metrics.record import Key
 from metrics.sampled import GREEDY, greedy
 from metrics.samples import GENERATED
@@ -128,10 +128,29 @@ def tokens_of(store: Store, entries: Entries) -> dict[Key, Tensor]:
     return found
 
 
-def decoder(store: Store, tokenizer: Path | None) -> Decode:
+def decoder(store: Store, tokenizer: Path | None, tokens: Mapping[Key, Tensor], entries: Entries, say: Say) -> Decode:
     """How the evaluated model's ids become text.
 
+    Args:
+        store: the store.
+        tokenizer: where to look for the tokenizer instead of where the manifest says.
+        tokens: the ids of each record.
+        entries: the same records' entries.
+        say: is told how many records have ids that do not spell their answers.
+
     Raises:
-        ValueError: its tokenizer is not at hand.
+        ValueError: no tokenizer is at hand, or it is another model's: no answer is what the ids spell.
     """
-    return open_tokenizer(find_tokenizer(store.manifest, tokenizer))[0]
+    file = find_tokenizer(store.manifest, tokenizer)
+    decode = open_tokenizer(file)[0]
+    odd = sum(not spells(answered(ids, entries[key]), entries[key]["answer"], decode) for key, ids in tokens.items())
+    if odd == len(tokens):
+        raise ValueError(f"{file}: the recorded ids do not spell the answers; pass --tokenizer of the evaluated model")
+    if odd:
+        say(f"{odd} of {len(tokens)} answers are not what their ids spell; their relevance is NaN")
+    return decode
+
+
+def answered(ids: Tensor, entry: Mapping[str, Any]) -> list[int]:
+    """The ids of a record's answer."""
+    return ids[slice(*entry["spans"].get("answer", (0, 0)))].tolist()

@@ -146,12 +146,10 @@ class Part:
         """
         try:
             self._open()
-            first = self._ends[number - 1] if number else 0
-            flat = self._file.get_slice("values")
-            return [
-                flat[self._starts[row] : self._starts[row + 1]].reshape(self._shapes[row])
-                for row in range(first, self._ends[number])
-            ]
+            first, last = self._ends[number - 1] if number else 0, self._ends[number]
+            flat = self._file.get_slice("values")[self._starts[first] : self._starts[last]]
+            sizes = [self._starts[row + 1] - self._starts[row] for row in range(first, last)]
+            return [value.reshape(shape) for value, shape in zip(flat.split(sizes), self._shapes[first:last])]
         except BROKEN as problem:
             raise DamagedPart(self.path, problem) from None
 

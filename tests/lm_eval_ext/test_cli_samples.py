@@ -1,10 +1,12 @@
 """`eval-ext samples` as a user calls it: what it says, what it keeps, and one line for what cannot be done."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
-from annexes import FakeEncoder, bert, letters, sampled
+from annexes import FakeEncoder, answered, bert, letters, sampled
 from click.testing import CliRunner
+from stores import write
 
 from lm_eval_ext import cli_samples, recipes
 from metrics.annex import parts_of
@@ -152,3 +154,15 @@ def test_what_is_no_store(tmp_path):
 
 def test_help_has_an_example():
     assert "Example: eval-ext samples OUT" in call("--help").output
+
+
+def test_ids_that_do_not_spell_the_answers(tmp_path, cross):
+    path = sampled(tmp_path, [["ab", "cd"]], tokens=True)
+    letters().save(str(tmp_path / "tokenizer.json"))
+    changed = [replace(r, answer="zz") for r in answered(["ab", "cd"], tokens=True)]
+    manifest = open_store(path).manifest
+    write(path, changed[:1], {**manifest, "run_id": "two"}, mode="resume")
+    asks = (path, "--relevance", cross, "--tokenizer", tmp_path)
+    assert "1 of 2 answers are not what their ids spell" in done(*asks)
+    write(path, changed[1:], {**manifest, "run_id": "three"}, mode="resume")
+    assert "pass --tokenizer of the evaluated model" in refusal(*asks)

@@ -39,7 +39,7 @@ COMMANDS = (
         "score",
         "show",
     ),
-    *("store", "sweep", "table", "tasks", "threshold"),
+    *("samples", "store", "sweep", "table", "tasks", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40

@@ -61,7 +61,7 @@ def sampled(folder, documents, *, tokens=False, linked=True, **more):
 
 
 def bert(folder, labels=MNLI, *, seed=0, positions=64):
-    """A tiny random BERT that classifies pairs, with a tokenizer of letters; of large weights, so that answers differ."""
+    """A tiny random BERT that classifies pairs, with a tokenizer of letters; large weights make its answers differ."""
     torch.manual_seed(seed)
     words = {word: i for i, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]"))}
     for letter in SPACE.strip():
