@@ -221,7 +221,7 @@ def _answers(lm: HFStoreLM, kind: str, requests: list[Any]) -> list[Any]:
         except (RuntimeError, MemoryError) as problem:
             if not out_of_memory(problem) or lm.batch_size == 1:
                 raise
-        lm.batch_size_per_gpu = (lm.batch_size + 1) // 2
+        lm.batch_size_per_gpu = (int(lm.batch_size) + 1) // 2
         release()
         say(f"memory ran out; it goes on with batches of {lm.batch_size}")
 
@@ -263,8 +263,9 @@ def _generated(lm: HFStoreLM, asked: Sequence[Asked], tallies: Tallies, keep: bo
             if _wanted(lm, item, tallies, keep):
                 items.append(item)
     items.sort(key=lambda item: -len(item.prompt.ids) - len(item.answer.candidates[0]))
-    for start in range(0, len(items), lm.batch_size):
-        _record(lm, items[start : start + lm.batch_size], likelier)
+    size = int(lm.batch_size)
+    for start in range(0, len(items), size):
+        _record(lm, items[start : start + size], likelier)
         check_open(lm)
 
 

@@ -126,8 +126,9 @@ def replay_store(lm: HFStoreLM, source: Store, keys: Sequence[Key], tallies: Tal
         for record in (r for r in todo if r.kind == ROLLING):
             _put(lm, record, _rolling(lm, record), tallies)
         rest = sorted((r for r in todo if r.kind != ROLLING), key=lambda r: -r.prompt_count - r.token_count)
-        for start in range(0, len(rest), lm.batch_size):
-            some = rest[start : start + lm.batch_size]
+        size = int(lm.batch_size)
+        for start in range(0, len(rest), size):
+            some = rest[start : start + size]
             for record, signals in zip(some, _read(lm, some)):
                 _put(lm, record, signals, tallies)
             lm.recorder.end_batch()
