@@ -237,7 +237,7 @@ class HFStoreLM(HFLM):
             self._rows = None
 
     @property
-    def batch_size(self) -> int | str:
+    def batch_size(self) -> Any:
         """As the parent's; no smaller than a document's repeats, where they are generated together."""
         size = super().batch_size
         return max(size, self._rows) if isinstance(size, int) and self._rows is not None else size
