@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,20 +55,19 @@ def grouped(same: Tensor, rule: str = "components") -> Tensor:
     """
     if rule not in RULES:
         raise ValueError(f"rule='{rule}' is not known; choose {' or '.join(RULES)}")
-    count = len(same)
-    group = torch.full((count,), -1)
+    alike = same.numpy()
+    group = np.full(len(alike), -1)
     opened = 0
-    for i in range(count):
+    for i in range(len(alike)):
         if group[i] >= 0:
             continue
         if rule == "first":
-            group[i + 1 :][same[i, i + 1 :]] = opened
+            group[i + 1 :][alike[i, i + 1 :]] = opened
         else:
-            reached = torch.zeros(count, dtype=torch.bool)
-            reached[i] = True
-            while (wider := reached | same[reached].any(0)).sum() > reached.sum():
+            reached = np.arange(len(alike)) == i
+            while (wider := reached | alike[reached].any(0)).sum() > reached.sum():
                 reached = wider
             group[reached] = opened
         group[i] = opened
         opened += 1
-    return group
+    return torch.from_numpy(group)
