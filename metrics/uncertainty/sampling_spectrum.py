@@ -30,7 +30,7 @@ def degree_matrix(sample_affinity: Tensor, *, affinity: str = "jaccard") -> Tens
 
 
 @metric(higher="uncertain", unit="1", source="arXiv:2305.19187", variants=KINDS)
-def laplacian_eigenvalues(sample_affinity: Tensor, *, affinity: str = "jaccard") -> Tensor:
+def eigval_laplacian(sample_affinity: Tensor, *, affinity: str = "jaccard") -> Tensor:
     """A continuous number of meanings: sum_k max(0, 1 - lambda_k), lambda of the Laplacian I - D^-1/2 W D^-1/2.
 
     Range [1, n]; 1 of samples that are all equal, n of samples that have nothing in common.

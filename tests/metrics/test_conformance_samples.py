@@ -59,7 +59,7 @@ TABLE = [
         Row(POLYGRAPH, f"{theirs}_{kind}", f"{ours}(affinity={affinity})")
         for theirs, ours in (
             ("DegMat", "degree_matrix"),
-            ("EigValLaplacian", "laplacian_eigenvalues"),
+            ("EigValLaplacian", "eigval_laplacian"),
             ("Eccentricity", "eccentricity"),
         )
         for kind, affinity in (

@@ -11,7 +11,7 @@ from metrics.uncertainty.sampling_spectrum import (
     eccentricity,
     eigenscore,
     kernel_language_entropy,
-    laplacian_eigenvalues,
+    eigval_laplacian,
 )
 
 
@@ -38,22 +38,22 @@ def test_degree_matrix():
     assert degree_matrix(affinities(np.eye(5), "entailment"), affinity="entailment").item() == pytest.approx(0.8)
 
 
-def test_laplacian_eigenvalues():
+def test_eigval_laplacian():
     """Two components: two eigenvalues of 0; the rest of the first is 1 - 0 = 1, so that 1 - lambda is 0."""
-    assert laplacian_eigenvalues(affinities(TWO_AND_ONE)).item() == pytest.approx(2)
-    assert laplacian_eigenvalues(affinities(np.ones((4, 4)))).item() == pytest.approx(1)
-    assert laplacian_eigenvalues(affinities(np.eye(5))).item() == pytest.approx(5)
+    assert eigval_laplacian(affinities(TWO_AND_ONE)).item() == pytest.approx(2)
+    assert eigval_laplacian(affinities(np.ones((4, 4)))).item() == pytest.approx(1)
+    assert eigval_laplacian(affinities(np.eye(5))).item() == pytest.approx(5)
     a = 0.3  # of two samples: D = 1 + a, eigenvalues of the normalised W are 1 and (1 - a) / (1 + a)
-    assert laplacian_eigenvalues(affinities([[1, a], [a, 1]])).item() == pytest.approx(1 + (1 - a) / (1 + a))
+    assert eigval_laplacian(affinities([[1, a], [a, 1]])).item() == pytest.approx(1 + (1 - a) / (1 + a))
     values = random_affinities()
     laplacian = np.eye(6) - values / np.sqrt(np.outer(values.sum(0), values.sum(0)))
     hand = sum(max(0, 1 - v) for v in np.linalg.eigvals(laplacian).real)
-    assert laplacian_eigenvalues(affinities(values)).item() == pytest.approx(hand)
+    assert eigval_laplacian(affinities(values)).item() == pytest.approx(hand)
 
 
-def test_laplacian_eigenvalues_leave_out_what_is_above_one():
+def test_eigval_laplacian_leave_out_what_is_above_one():
     values = np.array([[0.1, 0.9], [0.9, 0.1]])  # normalised: eigenvalues 1 and -0.8
-    assert laplacian_eigenvalues(affinities(values)).item() == pytest.approx(1)
+    assert eigval_laplacian(affinities(values)).item() == pytest.approx(1)
 
 
 def test_eccentricity():
@@ -141,5 +141,5 @@ def test_what_is_infinite_is_undefined():
 
 
 def test_a_sample_like_none_not_even_itself_is_undefined():
-    assert math.isnan(laplacian_eigenvalues(affinities(np.diag([1.0, 0.0]))))
+    assert math.isnan(eigval_laplacian(affinities(np.diag([1.0, 0.0]))))
     assert math.isnan(eccentricity(affinities(np.diag([1.0, 0.0]))))
