@@ -11,51 +11,42 @@ import click
 import numpy as np
 
 from metrics import clusters, domains, providers, stats
-from metrics.cases import among
 from metrics.choosing import choose
-from metrics.cli import format_option
-from metrics.cli_store import NORMS, find_cases, resolve, say_unused, write
+from metrics.cli_cases import NORMS, find_cases, resolve, say_unused, write
+from metrics.cli_options import View, format_option, out_option, source_options, view_options
 from metrics.core import Choice
 from metrics.domain_answers import LENGTH, Verdict, answers_of, one_a_task, read_embeddings
 from metrics.domain_report import Found, domain_table, show_domains
 from metrics.domains import Answers, Prediction
+from metrics.frame import by_filter
 from metrics.logged import read_logged, results_at
-from metrics.score import SPANS
+from metrics.outside import is_outside, join
 
 WORDS = "words"
 """The encoder that needs no model."""
 
 
 @click.command("domains")
-@click.argument("path", type=click.Path(path_type=Path))
+@source_options
 @click.option("--metric", default="mean_entropy", show_default=True, help="The uncertainty, one metric.")
-@click.option(
-    "--encoder", default=WORDS, show_default=True, help="A layer-wrapper model, its folder, or words: no model."
-)
-@click.option(
-    "--embeddings", type=click.Path(path_type=Path, dir_okay=False), help="An .npz of vectors, for --encoder."
-)
+@click.option("--encoder", default=WORDS, show_default=True, help="A layer-wrapper model or folder; words: no model.")
+@click.option("--embeddings", type=click.Path(path_type=Path, dir_okay=False), help="An .npz of vectors instead.")
 @click.option("--device", help="Where the encoder runs, as torch names it.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Of the encoder.")
 @click.option("--clusters", "counts", default="2-12", show_default=True, help="How many, or a range to choose from.")
 @click.option("--min-size", type=click.IntRange(min=1), default=20, show_default=True, help="Questions of a cluster.")
 @click.option("--question", help="The documents' field with the question; else a usual name, else the prompt.")
-@click.option("--samples", type=click.Path(path_type=Path), help="lm-eval's output, when PATH is a store.")
-@click.option("--labels", type=click.Path(path_type=Path), help="A jsonl or csv with columns doc_id and correct.")
-@click.option("--label", help="Only this verdict of lm-eval: a metric's name, such as exact_match.")
-@click.option("--filter", "filter_", help="Only this filter of lm-eval, such as strict-match.")
-@click.option("--task", "tasks", multiple=True, help="Only this task; may be given several times.")
-@click.option("--threshold", type=float, help="Call documents right whose graded label is at least this.")
-@click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)
+@view_options
 @click.option("--no-labels", is_flag=True, help="Use no label, as if there were none.")
 @click.option("--calibrate-on", type=click.Path(path_type=Path), help="Another labelled run, to predict errors from.")
 @click.option("--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the clusters and of everything else drawn.")
 @format_option
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the table here.")
+@out_option
 @click.option("--plot", type=click.Path(path_type=Path, file_okay=False), help="Save a figure here.")
 def domains_command(
     path: Path,
+    given: Path | None,
     metric: str,
     encoder: str,
     embeddings: Path | None,
@@ -64,13 +55,7 @@ def domains_command(
     counts: str,
     min_size: int,
     question: str | None,
-    samples: Path | None,
-    labels: Path | None,
-    label: str | None,
-    filter_: str | None,
-    tasks: tuple[str, ...],
-    threshold: float | None,
-    span: str,
+    view: View,
     no_labels: bool,
     calibrate_on: Path | None,
     method: Literal["platt", "isotonic"],
@@ -87,13 +72,16 @@ def domains_command(
 
     Example: eval-ext domains OUT --metric mean_entropy --encoder sentence-transformers/all-MiniLM-L6-v2 --plot figures
     """
-    choice = _one(metric)
+    choice = _one(metric, view)
     tried = _counts(counts)
-    store, source = resolve(path, labels or samples)
-    verdict = Verdict(tasks, label, filter_, threshold, no_labels)
-    frame = store.scores([choice.id, LENGTH], labels=source, span=span, norm=NORMS.get(label or "", "none"))
+    store, source = resolve(path, given)
+    filter_ = view.filter if by_filter([choice], view.span) else None
+    ids = [LENGTH] if is_outside(choice) else [choice.id, LENGTH]
+    norm = NORMS.get(view.label or "", "none")
+    frame = join(store.scores(ids, labels=source, span=view.span, norm=norm, filter=filter_), [choice])
     say_unused(frame)
-    logged = read_logged(results_at(samples or path))
+    logged = read_logged(results_at(given if given is not None and given.suffix in ("", ".json") else path))
+    verdict = Verdict(view.tasks, view.label, view.filter, view.threshold, no_labels)
     answers, keys, lost, sources = answers_of(store, frame, choice, verdict, logged, question)
     if lost:
         click.echo(
@@ -104,7 +92,7 @@ def domains_command(
     vectors, by = _vectors(answers.text, keys, encoder, embeddings, device, batch_size, seed)
     clustering = clusters.find_clusters(vectors, tried, least=1 if len(tried) == 1 else min_size, seed=seed)
     found = Found(clustering, by, len(tried) == 1, min_size, seed, clusters.stability(vectors, clustering, seed=seed))
-    predicted, how = _predicted(answers, clustering.labels, choice, calibrate_on, method, verdict, span)
+    predicted, how = _predicted(answers, clustering.labels, choice, calibrate_on, method, view)
     rows = domains.rows_of(
         answers, clustering.labels, predicted, confident=choice.metric.higher == "confident", seed=seed
     )
@@ -118,8 +106,10 @@ def domains_command(
         _plot(rows, choice.id, f"{len(answers.text):,} questions of {', '.join(sorted(set(answers.task)))}", plot)
 
 
-def _one(name: str) -> Choice:
-    chosen = choose(name)
+def _one(name: str, view: View) -> Choice:
+    """The metric that ``--metric`` names, of ours or of ``--scores``."""
+    others = {choice.id: choice for choice in view.outside()}
+    chosen = [others[name]] if name in others else choose(name)
     if len(chosen) != 1:
         raise click.ClickException(f"--metric {name}: that is {len(chosen)} metrics; name one")
     if chosen[0].metric.higher == "neutral":
@@ -160,16 +150,13 @@ def _predicted(
     choice: Choice,
     elsewhere: Path | None,
     method: Literal["platt", "isotonic"],
-    verdict: Verdict,
-    span: str,
+    view: View,
 ) -> tuple[Prediction | None, str]:
     """The predicted errors and how they were made, in words."""
     named = {"platt": "Platt scaling", "isotonic": "isotonic regression"}[method]
     if elsewhere is not None:
         store, source = resolve(elsewhere, None, "--calibrate-on")
-        wanted = among((), verdict.label, verdict.filter)
-        options: dict[str, Any] = {"span": span, "threshold": verdict.threshold, "field": None}
-        found = one_a_task([case for case, _ in find_cases(store, source, [choice], wanted, **options)])
+        found = one_a_task([case for case, _ in find_cases(store, source, [choice], view._replace(tasks=()))])
         pairs = [(case.scores[choice.id], case.wrong) for case in found if choice.id in case.scores]
         score = np.concatenate([np.zeros(0), *(of for of, _ in pairs)])
         wrong = np.concatenate([np.zeros(0), *(bad.astype(float) for _, bad in pairs if bad is not None)])

@@ -13,8 +13,8 @@ import click
 from tqdm.auto import tqdm
 
 from metrics import judge as judging
-from metrics.cli import format_option
-from metrics.cli_store import write
+from metrics.cli_cases import write
+from metrics.cli_options import format_option
 from metrics.judge import Item, Work
 from metrics.judge_cache import Cache
 from metrics.judge_endpoint import Ask, Endpoint, EndpointFailed, Refused, ask_all, asker

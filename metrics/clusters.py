@@ -37,7 +37,7 @@ class Clustering:
         labels: the cluster (n,) of each text, from 0.
         centres: (k, d), of unit vectors.
         tried: mean silhouette by k, of the k that were tried and left enough texts in every cluster.
-        refused: by k, the size of the smallest cluster, of those that did not.
+        refused: by k, the size of the smallest cluster, of those that did not; 0 where k texts do not differ.
     """
 
     labels: NDArray[np.int64]
@@ -81,12 +81,13 @@ def find_clusters(vectors: NDArray[np.float64], counts: Sequence[int], *, least:
     made: dict[int, Any] = {}
     for k in counts:
         if k > different:
+            refused[k] = 0
             continue
         made[k] = fit(vectors, k, seed=seed)
         smallest = int(np.bincount(made[k].labels_, minlength=k).min())
         if smallest < least:
             refused[k] = smallest
-        elif k == 1 or k == len(vectors):
+        elif k == len(vectors):
             tried[k] = float("nan")
         else:
             sample = SAMPLED if len(vectors) > SAMPLED else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ def results_at(path: Path) -> list[Path]:
 def read_logged(results: Iterable[Path]) -> list[Logged]:
     """Every document of the samples beside these result files, by task and number; of two the later counts.
 
+    A last line without its end, as after a full disk, is left out with a warning.
+
     Raises:
         metrics.labels.NoSamples: a result file has none beside it.
         ValueError: a line is not a logged sample.
@@ -71,9 +74,12 @@ def read_logged(results: Iterable[Path]) -> list[Logged]:
         seen: set[tuple[str, int]] = set()
         for path in samples_of(result):
             task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
-            for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            *whole, last = path.read_text(encoding="utf-8-sig").split("\n")
+            for number, line in enumerate(whole, 1):
                 if line.strip():
                     _enter(found, seen, task, line, f"{path}, line {number}")
+            if last.strip():
+                warnings.warn(f"{path}: the last line is broken off and left out", stacklevel=2)
     return [found[key] for key in sorted(found)]
 
 
@@ -84,7 +90,7 @@ def _enter(found: dict[tuple[str, int], Logged], seen: set[tuple[str, int]], tas
         document = sample.get("doc")
         filter_ = str(sample.get("filter", "none"))
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"{where}: not a logged sample of lm-eval ({problem}); it may be cut short") from None
+        raise ValueError(f"{where}: not a logged sample of lm-eval ({problem})") from None
     if key not in seen:
         seen.add(key)
         found[key] = Logged(

@@ -46,7 +46,7 @@ def test_fewer_different_texts_than_clusters():
     vectors = unit(np.array([[1.0, 0], [0, 1]]).repeat(30, 0))
     found = find_clusters(vectors, [2, 3], least=20, seed=0)
     assert len(found.centres) == 2
-    assert 3 not in found.tried
+    assert found.refused == {3: 0}
     with pytest.raises(ValueError, match=r"60 texts \(2 different\)"):
         find_clusters(vectors, [3], least=1, seed=0)
 

@@ -10,8 +10,8 @@ from metrics.uncertainty.sampling_spectrum import (
     degree_matrix,
     eccentricity,
     eigenscore,
-    kernel_language_entropy,
     eigval_laplacian,
+    kernel_language_entropy,
 )
 
 
