@@ -35,13 +35,8 @@ COMMANDS = (
         "judge",
         "layers",
         "list",
-        "plan",
-        "plot",
-        "replay",
-        "score",
-        "show",
     ),
-    *("samples", "store", "sweep", "table", "tasks", "threshold"),
+    *("plan", "plot", "replay", "samples", "score", "show", "store", "sweep", "table", "tasks", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40
