@@ -183,9 +183,17 @@ def _score_document(
         values = [math.nan] * len(samples)
         if not isinstance(whole, str) and not reason:
             found = choice({**whole, "sample_index": torch.arange(len(samples))})
-            values = found.expand(len(samples)).tolist()
+            values = [_settled(value) for value in found.expand(len(samples)).tolist()]
         for (row, _), value in zip(samples, values):
             yield choice, row, value, reason or ("undefined of these samples" if math.isnan(value) else "")
+
+
+def _settled(value: float) -> float:
+    """A score without the last digits, which hang on the order of the samples: ties by definition are to be ties.
+
+    Twelve significant digits are kept, and what is below 1e-13 is 0: sums and eigenvalues in float64 are off by less.
+    """
+    return 0.0 if abs(value) < 1e-13 else float(f"{value:.12g}")
 
 
 def features(

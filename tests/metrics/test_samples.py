@@ -111,3 +111,25 @@ def test_a_document_is_let_go_when_it_is_whole():
 
 def test_clusters_are_numbered_in_order_of_appearance():
     assert clusters(["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]
+
+
+def test_the_order_of_samples_changes_no_score(tmp_path):
+    """Ties by definition are ties to the last digit: eigenvalues and sums of other orders end in other digits."""
+    answers = list("aaaaabbbcc")
+    metrics = [c for c in choose("sampling") if "answer" in c.options.values() or "jaccard" in c.options.values()]
+    by_metric = {choice.id: set() for choice in metrics if "sample_index" not in choice.metric.needs}
+    for seed in range(12):
+        order = torch.randperm(10, generator=torch.Generator().manual_seed(seed)).tolist()
+        records = [replace(of(0, i, answers[j]), signals=of(0, j, "").signals) for i, j in enumerate(order)]
+        table = scored(tmp_path / f"s{seed}", records, *metrics)
+        for name, found in by_metric.items():
+            found.add(table.values[name][0])
+    assert len(by_metric) > 8
+    assert {name: found for name, found in by_metric.items() if len(found) > 1} == {}
+
+
+def test_no_rounding_is_left_of_a_zero(tmp_path):
+    chosen = choose("eccentricity(affinity=jaccard)+semantic_entropy+discrete_semantic_entropy")
+    table = scored(tmp_path / "s", samples(0, ["a"] * 7), *chosen)
+    for choice in chosen:
+        assert [math.copysign(1, v) * v for v in table.values[choice.id]] == [0.0] * 7
