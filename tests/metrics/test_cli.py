@@ -38,10 +38,11 @@ COMMANDS = (
         "plan",
         "plot",
         "replay",
+        "samples",
         "score",
         "show",
     ),
-    *("samples", "store", "sweep", "table", "tasks", "threshold"),
+    *("store", "sweep", "table", "tasks", "threshold"),
 )
 STAMP = "2026-01-02T03-04-05.678901"
 GEN, MC = 60, 40
