@@ -42,6 +42,8 @@ class Case:
     """Their numbers in the task, in the order of the scores; empty for a subset."""
     compute: Mapping[str, str] = field(default_factory=dict)
     """What a score of each metric takes."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why documents of the task lack a score of a metric, where it is known."""
     unmapped: Mapping[str, int] = field(default_factory=dict)
     """How many answers have no part that the task's filter takes, by reason."""
 
@@ -81,7 +83,8 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
             limit = 0.5 if threshold is None else threshold
             wrong = (quality > limit if lower else quality < limit) if binary else None
             quality = -quality if lower else quality
-            scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
+            reasons = _reasons(frame, str(task))
+            scores, absent = _split(part, metrics, reasons)
             suffix = f" {'<=' if lower else '>='} {threshold:g}" if threshold is not None else ""
             title = name + suffix + (LOWER if lower else "")
             documents = part["doc_id"].tolist()
@@ -95,6 +98,7 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
                     quality,
                     wrong,
                     absent=absent,
+                    reasons=reasons,
                     verdict=name,
                     documents=documents,
                     compute=takes,
@@ -110,8 +114,16 @@ def _samples(frame: pd.DataFrame, task: str) -> int:
     return int(of["sample"].to_numpy().max()) + 1 if "sample" in of else 1
 
 
+def _reasons(frame: pd.DataFrame, task: str) -> dict[str, str]:
+    """Why documents of a task are unscored, by metric; of any task where the frame does not say it of each."""
+    closely = frame.attrs.get("reasons", {})
+    named = {name for of in closely.values() for name in of}
+    known = {name: why for name, why in frame.attrs.get("unscored", {}).items() if name not in named}
+    return {name: "; or ".join(why) for name, why in {**known, **closely.get(task, {})}.items()}
+
+
 def _split(
-    part: pd.DataFrame, metrics: Sequence[Choice], unscored: Mapping[str, Mapping[str, int]]
+    part: pd.DataFrame, metrics: Sequence[Choice], reasons: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Oriented scores of the metrics that have any here, and why the others have none."""
     scores = oriented_scores(part, metrics)
@@ -120,7 +132,7 @@ def _split(
         if choice.metric.higher == "neutral":
             absent[choice.id] = "it has no direction"
         elif choice.id not in scores:
-            absent[choice.id] = " or ".join(unscored.get(choice.id, {})) or "no reason is known"
+            absent[choice.id] = reasons.get(choice.id) or "no reason is known"
     return scores, absent
 
 
@@ -159,6 +171,7 @@ def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
                 case.absent,
                 case.verdict,
                 compute=case.compute,
+                reasons=case.reasons,
             )
         )
     return found

@@ -52,6 +52,7 @@ def test_jsonl_with_several_columns_and_a_document_left_out(made, tmp_path):
     assert found["a"]["n"] == found["b"]["n"] == 29
     assert found["a"]["unscored"] == 1
     assert found["a"]["auroc"] == pytest.approx(1 - found["b"]["auroc"])
+    assert any(f"(no score in {file})" in note for note in found["a"]["notes"])
 
 
 @pytest.mark.parametrize("command", ["calibration", "threshold", "table", "grid", "plot", "compare"])
