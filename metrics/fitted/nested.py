@@ -103,8 +103,8 @@ class High:
         return self.values[judged] >= best_split(self.values[fitted])
 
     def strata(self) -> np.ndarray:
-        """Above the median or not."""
-        return (self.values > np.median(self.values)).astype(int)
+        """At or above the best split of all or not; what is learnt in a fold is by the split of those fitted on."""
+        return (self.values >= best_split(self.values)).astype(int)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,20 @@ def test_high_takes_the_split_of_those_fitted_on():
     assert target.judged(np.arange(4), np.array([0, 4])).tolist() == [False, True]
 
 
+def test_high_values_that_are_the_median():
+    """Semantic entropy where most samples differ: 60 of 100 at ln 8, so none is above the median."""
+    rng = np.random.default_rng(5)
+    values = np.r_[np.zeros(20), rng.uniform(0.1, 2, 20), np.full(60, np.log(8))]
+    high = values >= best_split(values)
+    target, x = High(values), rng.normal(size=(100, 2)) + 2 * high[:, None]
+    assert target.strata().sum() == high.sum() >= 60
+    made = fit_nested(LOGISTIC, settings(2, (0.1, 1.0)), x, target, np.arange(100), Scheme())
+    assert [int(high[made.fold == k].sum()) for k in range(5)] == pytest.approx([high.sum() / 5] * 5, abs=1)
+    assert auroc(made.out_of_fold, high).value > 0.9
+    with pytest.raises(ValueError, match="all 100 values of the target are equal"):
+        fit_nested(LOGISTIC, settings(2), x, High(np.ones(100)), np.arange(100), Scheme())
+
+
 @pytest.mark.parametrize(
     ("target", "says"),
     [
