@@ -15,7 +15,7 @@ from metrics.cli_cases import chosen_by, resolve, write
 from metrics.cli_options import View, format_option, view_options
 from metrics.cli_store import save_frame
 from metrics.fitted.embeddings import attach, read_embeddings
-from metrics.fitted.inputs import Inputs, inputs_of
+from metrics.fitted.inputs import Inputs, inputs_of, other_layers
 from metrics.fitted.learn import Learnt, learn, probe_of
 from metrics.fitted.methods import METHODS, Recipe, recipe
 from metrics.fitted.nested import Scheme
@@ -164,6 +164,8 @@ def _read(
     short = len({path.name for path in paths}) == len(paths)
     parts = []
     for path, (store, source) in zip(paths, opened):
+        if strange := other_layers(inputs, first.manifest, store.manifest):
+            raise click.ClickException(f"{path}: {strange}; record both alike, or choose a method that reads states")
         for rows in read_rows(store, inputs, source, asked):
             name = f"{path.name if short else path}/{rows.name}"
             parts.append(rows if len(paths) == 1 else replace(rows, name=name))
@@ -199,6 +201,8 @@ def apply(probe: Path, store: Path, tasks: tuple[str, ...], other_model: bool, o
         raise click.ClickException(f"{store} is {other}: {made.id} reads that model's insides, so fit it anew")
     if other and not other_model:
         raise click.ClickException(f"{store} is {other}; pass --other-model to score it all the same")
+    if strange := other_layers(made.inputs, made.store, opened.manifest):
+        raise click.ClickException(f"{store}: {strange}; record it with those layers, or fit anew")
     if opened.manifest.get("dtype") != made.store.get("dtype"):
         click.echo(
             f"Warning: recorded in {opened.manifest.get('dtype')}, fitted on {made.store.get('dtype')}", err=True

@@ -13,7 +13,7 @@ import numpy as np
 from metrics import stats
 from metrics.fitted.inputs import Inputs
 from metrics.fitted.methods import Recipe
-from metrics.fitted.nested import Embeddings, Fitted, High, Scheme, Target, Wrong, best_split, fit_nested
+from metrics.fitted.nested import Embeddings, Fitted, High, Scheme, Target, Wrong, best_split, cross_scores, fit_nested
 from metrics.fitted.probe import Probe, as_curve, digests, store_facts
 from metrics.fitted.rows import Rows, norm_of
 from metrics.stats.recalibration import Rising, Sigmoid
@@ -46,8 +46,8 @@ class Learnt:
 def learn(rows: Rows, inputs: Inputs, recipe: Recipe, scheme: Scheme, calibration: str = "") -> Learnt:
     """Fit a method, nested and grouped; with `calibration`, ``isotonic`` or ``platt``, also a curve to P(wrong).
 
-    The curve that is kept is fitted on the out-of-fold scores of all documents; the out-of-fold probabilities are each
-    by a curve that was fitted on the other folds' out-of-fold scores.
+    The curve that is kept is fitted on scores of all documents, each by a model of the kept choice that did not see it;
+    the out-of-fold probabilities are each by a curve that was fitted on the other folds' out-of-fold ranks.
 
     Raises:
         ValueError: what `fit_nested` refuses, or a target that is not there.
@@ -65,7 +65,8 @@ def learn(rows: Rows, inputs: Inputs, recipe: Recipe, scheme: Scheme, calibratio
     fit = stats.FITS[calibration]
     splits = [stats.Split(fitted.fold != k, fitted.fold == k) for k in range(scheme.folds)]
     crossed = stats.cross_fit(fitted.out_of_fold, rows.wrong, splits, fit)
-    curve = as_curve(fit(fitted.out_of_fold, rows.wrong))
+    raw = cross_scores(recipe.estimator, fitted.candidate, rows.x, target, fitted.fold, scheme.seed)
+    curve = as_curve(fit(raw, rows.wrong))
     return Learnt(rows, inputs, recipe, fitted, crossed, groups, calibration, curve)
 
 

@@ -44,7 +44,8 @@ def fit_notes(learnt: Learnt, scheme: Scheme, target: str) -> list[str]:
     found = judge(learnt, seed=scheme.seed)
     notes = [
         f"Out-of-fold: each document scored by a model fitted without its fold; {scheme.folds} stratified folds of "
-        f"{groups} groups of equal documents, seed {scheme.seed}."
+        f"{groups} groups of equal documents, seed {scheme.seed}. A score is the document's rank within its fold, for "
+        "the folds' models differ in scale and level."
     ]
     if groups < len(rows):
         notes.append(
@@ -59,6 +60,9 @@ def fit_notes(learnt: Learnt, scheme: Scheme, target: str) -> list[str]:
     notes.append(
         f"{searched}. Kept, fitted on all: {fitted.candidate.words()}{', with ' + settled if settled else ''}."
     )
+    if fitted.skipped:
+        words = "; ".join(one.words() for one in fitted.skipped)
+        notes.append(f"Not tried, inputs do not vary or an inner fold fits on too few documents: {words}.")
     inside = stats.auroc(fitted.in_sample, rows.wrong).value
     notes.append(f"In-sample AUROC of the kept model {inside:.3f}: of the documents it was fitted on, so no result.")
     return [*notes, *_target_notes(learnt, target), *_calibration_notes(learnt), *rows.lost]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
@@ -82,11 +83,12 @@ def test_neighbours_by_hand():
 
 
 def test_the_network_is_scikit_learns_after_as_many_passes():
+    """`fit` draws a new order for each pass from one stream."""
     x, y = draw()
     z = StandardScaler().fit_transform(x)
-    peer = MLPClassifier((256, 128, 64), alpha=0.0, batch_size=32, random_state=3)
-    for _ in range(4):
-        peer.partial_fit(z, y, classes=[False, True])
+    peer = MLPClassifier((256, 128, 64), alpha=0.0, batch_size=32, random_state=3, max_iter=4)
+    with pytest.warns(ConvergenceWarning):
+        peer.fit(z, y)
     params = network(x, y, epochs=4, seed=3)
     assert apply_network(params, x) == pytest.approx(peer.predict_proba(z)[:, 1], abs=1e-12)
     assert [params.arrays[f"weight_{i}"].shape for i in range(4)] == [(6, 256), (256, 128), (128, 64), (64, 1)]
