@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,13 @@ import pandas as pd
 from metrics.answers import UNMAPPED
 from metrics.compute import compute_of
 from metrics.core import Choice, signals
+from metrics.frame import by_filter
 
 MOST_CAUSES = 50
 """A field with more values than this among the wrong answers names documents, not causes."""
 
+NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
+"""How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
 
 LOWER = " (less is better)"
 """Behind the name of a label of which lm-eval says so; its quality is turned round."""
@@ -61,6 +64,23 @@ def among(tasks: Collection[str], label: str | None, filter_: str | None) -> Cal
         return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
 
     return wanted
+
+
+class Way(NamedTuple):
+    """How a verdict looks at documents: which option of multiple choice the model chose, and which filter reads texts.
+
+    `filter` is None for the first of each task, and where nothing depends on it.
+    """
+
+    norm: str = "none"
+    filter: str | None = None
+
+
+def way_of(task: str, verdict: str, frame: pd.DataFrame, chosen: Iterable[Choice], span: str) -> Way:
+    """The way of a verdict ``METRIC@FILTER``; `frame` is of any scores of the store, with labels."""
+    metric, _, name = verdict.partition("@")
+    later = frame.attrs.get("filters", {}).get(task, [])[1:]
+    return Way(NORMS.get(metric, "none"), name if name in later and by_filter(chosen, span) else None)
 
 
 def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | None = None) -> list[Case]:

@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from metrics.cases import among
+from metrics.cases import Way, among
 from metrics.choosing import choose
 from metrics.cli_cases import chosen_by, resolve, write
 from metrics.cli_options import View, format_option, view_options
@@ -193,7 +193,7 @@ def apply(probe: Path, store: Path, tasks: tuple[str, ...], other_model: bool, o
     if out.suffix not in (".csv", ".jsonl"):
         raise click.ClickException(f"--out {out}: the ending must be .csv or .jsonl")
     made = load_probe(probe)
-    opened = open_store(store) if is_store(store) else resolve(store, None)[0]
+    opened, source = (open_store(store), None) if is_store(store) else resolve(store, None)
     other = differs(made, opened.manifest)
     if other and not made.portable:
         raise click.ClickException(f"{store} is {other}: {made.id} reads that model's insides, so fit it anew")
@@ -203,7 +203,7 @@ def apply(probe: Path, store: Path, tasks: tuple[str, ...], other_model: bool, o
         click.echo(
             f"Warning: recorded in {opened.manifest.get('dtype')}, fitted on {made.store.get('dtype')}", err=True
         )
-    units = read_units(opened, made.inputs, source=None, span=made.span, norm=made.norm)
+    units = read_units(opened, made.inputs, source=source, span=made.span, way=Way(made.norm, made.filter))
     kept = units.frame["task"].isin(tasks).to_numpy() if tasks else np.ones(len(units.frame), dtype=bool)
     if not kept.any():
         held = ", ".join(sorted(set(units.frame["task"]))) or "no task"

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from metrics import stats
+from metrics.choosing import choose
 from metrics.fitted.inputs import Inputs
 from metrics.fitted.methods import Recipe
 from metrics.fitted.nested import Embeddings, Fitted, High, Scheme, Target, Wrong, best_split, fit_nested
 from metrics.fitted.probe import Probe, as_curve, digests, store_facts
-from metrics.fitted.rows import Rows, norm_of
+from metrics.fitted.rows import Rows
 from metrics.stats.recalibration import Rising, Sigmoid
 
 LIBRARIES = ("eval-ext", "numpy", "scikit-learn", "scipy")
@@ -87,6 +88,11 @@ def judge(learnt: Learnt, *, seed: int = 0, level: float = 0.95) -> stats.Estima
     )
 
 
+def learns_low(target: str) -> bool:
+    """Whether low values of a metric are learnt, as it is one of confidence; a score of a probe means uncertain."""
+    return choose(target)[0].metric.higher == "confident"
+
+
 def probe_of(learnt: Learnt, manifest: Mapping[str, Any], scheme: Scheme, *, span: str, target: str = "wrong") -> Probe:
     """What is saved of a fitted method."""
     rows, fitted = learnt.rows, learnt.fitted
@@ -113,14 +119,14 @@ def probe_of(learnt: Learnt, manifest: Mapping[str, Any], scheme: Scheme, *, spa
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
     if rows.values is not None:
-        facts["threshold"] = best_split(rows.values)
+        facts["threshold"] = best_split(rows.values) * (-1 if learns_low(target) else 1)
     return Probe(
         learnt.recipe.id,
         learnt.recipe.method.estimator,
         inputs,
         candidate.layer,
         span,
-        norm_of(rows.verdict),
+        rows.way.norm,
         store_facts(manifest),
         learnt.recipe.method.portable,
         len(candidate.columns),
@@ -129,4 +135,5 @@ def probe_of(learnt: Learnt, manifest: Mapping[str, Any], scheme: Scheme, *, spa
         learnt.calibration,
         learnt.curve,
         facts,
+        rows.way.filter,
     )

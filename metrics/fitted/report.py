@@ -8,7 +8,7 @@ import numpy as np
 
 from metrics import stats
 from metrics.cases import Case
-from metrics.fitted.learn import Learnt, judge
+from metrics.fitted.learn import Learnt, judge, learns_low
 from metrics.fitted.nested import High, Scheme, best_split
 from metrics.report import Table, auroc_table, macro_table
 
@@ -75,9 +75,12 @@ def _target_notes(learnt: Learnt, target: str) -> list[str]:
     high = High(values)
     everything = np.arange(len(values))
     found = stats.delong_interval(learnt.out_of_fold, high.learnt(everything))
-    rho = stats.spearman(learnt.out_of_fold, values)
+    sign = -1 if learns_low(target) else 1
+    side = ("high", "at or above") if sign > 0 else ("low", "at or below")
+    rho = stats.spearman(learnt.out_of_fold, sign * values)
     return [
-        f"Learnt: high {target}, at or above {best_split(values):.4g} (best split of all; each fold took its own). "
+        f"Learnt: {side[0]} {target}, {side[1]} {sign * best_split(values):.4g} "
+        "(best split of all; each fold took its own). "
         f"For that the out-of-fold AUROC is {found.value:.3f} [{found.lower:.3f}, {found.upper:.3f}], Spearman with "
         f"{target} {rho.value:.3f}; the table is of wrong answers."
     ]
