@@ -97,6 +97,16 @@ def test_a_metric_as_the_target(one):
     assert "Learnt: high mean_entropy, at or above" in text and "Spearman with mean_entropy 0.9" in text
 
 
+def test_a_confident_metric_is_learnt_where_it_is_low(one):
+    text = ok("fit", one / "out", "--method", "entropy_lr(c=1)", "--target", "min_probability").stdout
+    assert "Learnt: low min_probability, at or below" in text
+
+
+def test_a_metric_without_a_direction_is_no_target(one):
+    target = ("--target", "state_norm")
+    refused("fit", one / "out", "--method", "entropy_lr(c=1)", *target, says="state_norm has no direction")
+
+
 def test_boosting_over_metrics(one):
     text = ok("fit", one / "out", "--method", "boosting(depth=1,trees=5)", "--inputs", "mean_nll+mean_entropy").stdout
     assert "boosting(depth=1,trees=5) out-of-fold" in text and "Nothing chosen: depth=1, trees=5 (5 of 5)" in text
