@@ -36,6 +36,6 @@ def test_the_peers_value(frozen, peer, ours, options, rel):
 
 
 def test_ranks_but_for_the_draw_of_the_reference(frozen):
-    """The 131 answers whose distances give the ranks are drawn by another generator; other draws differ as much."""
+    """The 131 answers whose distances give the ranks are drawn by another generator."""
     ours = scores(frozen, "mahalanobis_ppl", with_nll=True, covariance="plain")
     assert ours == pytest.approx(frozen["values"][POLYGRAPH]["PPLMDSeq"], abs=0.03)
