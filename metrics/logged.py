@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metrics.logged_lines import BROKEN, lines_of
 from metrics.manifest import is_store, read_manifest
 from metrics.results import find_results, linked_results, samples_of
 
@@ -63,7 +64,7 @@ def results_at(path: Path) -> list[Path]:
 def read_logged(results: Iterable[Path]) -> list[Logged]:
     """Every document of the samples beside these result files, by task and number; of two the later counts.
 
-    A last line without its end, as after a full disk, is left out with a warning.
+    A last line that is broken off, as after a full disk, is left out with a warning.
 
     Raises:
         metrics.results.NoSamples: a result file has none beside it.
@@ -74,18 +75,18 @@ def read_logged(results: Iterable[Path]) -> list[Logged]:
         seen: set[tuple[str, int]] = set()
         for path in samples_of(result):
             task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
-            *whole, last = path.read_text(encoding="utf-8-sig").split("\n")
-            for number, line in enumerate(whole, 1):
-                if line.strip():
-                    _enter(found, seen, task, line, f"{path}, line {number}")
-            if last.strip():
-                warnings.warn(f"{path}: the last line is broken off and left out", stacklevel=2)
+            for line in lines_of(path):
+                if line.broken:
+                    warnings.warn(f"{path}: {BROKEN}", stacklevel=2)
+                else:
+                    _enter(found, seen, task, line.sample, line.where)
     return [found[key] for key in sorted(found)]
 
 
-def _enter(found: dict[tuple[str, int], Logged], seen: set[tuple[str, int]], task: str, line: str, where: str) -> None:
+def _enter(
+    found: dict[tuple[str, int], Logged], seen: set[tuple[str, int]], task: str, sample: Any, where: str
+) -> None:
     try:
-        sample = json.loads(line)
         key = task, int(sample["doc_id"])
         document = sample.get("doc")
         filter_ = str(sample.get("filter", "none"))
