@@ -179,7 +179,7 @@ def _replay_log(
 
 def _replay_store(samples: Path, load: _Loader, tasks: Sequence[str], limit: int | None, format_: str) -> None:
     from lm_eval_ext.replay_store import check_vocabulary, chosen_keys, digest, replay_store
-    from metrics.labels import linked_results
+    from metrics.results import linked_results
     from metrics.store import Store
 
     recorded = Store(samples)

@@ -87,7 +87,7 @@ class GenerationSession:
         self._new += new.tolist()
         self._stops = list(stops)
         asked = frozenset({eos} if isinstance(eos, int) else eos or ())
-        self._ends = (asked or self.lm.eos_ids) | special_ids(self.lm.tokenizer, stops)
+        self._ends = (asked or eos_ids(self.lm)) | special_ids(self.lm.tokenizer, stops)
         if tap.problem is not None and not out_of_memory(tap.problem):
             raise tap.problem
         signals = tap.signals(new)
@@ -144,6 +144,13 @@ class GenerationSession:
     def finish(self) -> None:
         """The last batch."""
         self.flush()
+
+
+def eos_ids(lm: HFStoreLM) -> frozenset[int]:
+    """Token ids at which generation ends a sequence."""
+    configured = getattr(lm.model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, (list, tuple)) else [configured]
+    return frozenset(i for i in (*listed, lm.tokenizer.eos_token_id) if i is not None)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> frozenset[int]:

@@ -11,7 +11,7 @@ import click
 from lm_eval.loggers import EvaluationTracker
 
 from lm_eval_ext.ranks import first_here
-from metrics.labels import find_results
+from metrics.results import find_results
 from metrics.store import Store
 
 HOSTS = ("lm_eval", "lm-eval", "lm_eval_ext", "lm-eval.exe", "lm_eval.exe")

@@ -4,10 +4,9 @@
 # (lm-eval's class decorator hides the type of HFLM)
 from __future__ import annotations
 
-import copy
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,30 +19,28 @@ check_versions()
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from lm_eval import utils as lm_eval_utils  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from lm_eval_ext import arguments  # noqa: E402
+from lm_eval_ext.again import forced_pass, further_passes  # noqa: E402
 from lm_eval_ext.arch import blocks  # noqa: E402
 from lm_eval_ext.elicit import Text  # noqa: E402
 from lm_eval_ext.forced import ForcedPass, Found  # noqa: E402
 from lm_eval_ext.generation import GenerationSession  # noqa: E402
 from lm_eval_ext.link import announce_results, fail  # noqa: E402
-from lm_eval_ext.opening import open_together  # noqa: E402
-from lm_eval_ext.passes import FurtherPasses  # noqa: E402
+from lm_eval_ext.notes import Notes  # noqa: E402
+from lm_eval_ext.opening import open_together, refuse_existing  # noqa: E402
 from lm_eval_ext.preflight import check_config, check_decoder, check_model, probe  # noqa: E402
-from lm_eval_ext.ranks import from_first, settle, shared  # noqa: E402
+from lm_eval_ext.ranks import from_first, settle  # noqa: E402
 from lm_eval_ext.recorder import Recorder, say  # noqa: E402
 from lm_eval_ext.repeats import check_repeats, generations  # noqa: E402
-from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, identify  # noqa: E402
-from lm_eval_ext.room import in_parts  # noqa: E402
-from lm_eval_ext.scoring import RollingSession, ScoringSession  # noqa: E402
-from lm_eval_ext.together import by_repeats, one_below_another, read_once  # noqa: E402
+from lm_eval_ext.requests import Identity, Listener, TaggedPair, TaggedPrompt, tag  # noqa: E402
+from lm_eval_ext.scoring import RollingSession, ScoringSession, count_windows  # noqa: E402
+from lm_eval_ext.serving import answered  # noqa: E402
+from lm_eval_ext.together import Together, read_once  # noqa: E402
 from lm_eval_ext.translators import Translators  # noqa: E402
 from metrics.layers import select  # noqa: E402
-from metrics.manifest import is_store  # noqa: E402
-from metrics.store import Store  # noqa: E402
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -112,21 +109,14 @@ class HFStoreLM(HFLM):
             self.translators = Translators(options.lens) if options.lens is not None else None
             arguments.refuse_misspelt(host, HFLM.__init__)
             arguments.refuse_unseen(host)
-            if is_store(options.store) and options.store_mode == "new":
-                raise FileExistsError(
-                    f"store {options.store} exists; give another store=DIR, or store_mode=resume to go on with it, "
-                    "or store_mode=overwrite to replace it"
-                )
+            refuse_existing(options)
         except (ValueError, OSError) as problem:
             fail(problem)
         self._options = options
-        self._rows: int | None = None
-        self._most_rows: int | None = None
-        self._generations: list[dict[str, Any]] = []
+        self._together = Together(options.repeats_together)
         super().__init__(pretrained, **host)
         self._session: ScoringSession | GenerationSession | None = None
         self._probing = False
-        self._sizes: list[int] = []
         try:
             settle(self)
             self._options = replace(options, store=from_first(options.store, self.world_size))
@@ -134,6 +124,7 @@ class HFStoreLM(HFLM):
             self._recorder = open_together(self, self._options, host)
         except (ValueError, OSError) as problem:
             fail(problem)
+        self._notes = Notes(self._recorder, self.rank)
         self._end = weakref.finalize(self, self._recorder.close)
         announce_results()
         self._say(f"recording into {self.store_path}")
@@ -151,7 +142,7 @@ class HFStoreLM(HFLM):
     def _check_model(self) -> tuple[int, ...]:
         plan = self._options.plan
         check_model(self.model, plan)
-        self._further = self._further_passes()
+        self._further = further_passes(self, plan)
         if not plan.extra_pass:
             return ()
         depth = len(blocks(self.model))
@@ -179,41 +170,34 @@ class HFStoreLM(HFLM):
             with self._recording(ScoringSession(self, identities)):
                 return super(HFStoreLM, self).loglikelihood(todo, disable_tqdm=disable_tqdm)
 
-        return self._answers("loglikelihood", requests, ask)
+        return answered(self, "loglikelihood", requests, ask)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """As the parent's; each request becomes one record over all its windows."""
 
         def ask(todo: list[Instance], identities: list[Identity | None]) -> list[float]:
-            session = RollingSession(self, identities, [self._windows(r.args[0]) for r in todo])
+            session = RollingSession(self, identities, [count_windows(self, r.args[0]) for r in todo])
             with self._recording(session):
                 return super(HFStoreLM, self).loglikelihood_rolling(todo, disable_tqdm=disable_tqdm)
 
-        return self._answers("loglikelihood_rolling", requests, ask)
+        return answered(self, "loglikelihood_rolling", requests, ask)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """As the parent's; each request becomes a record."""
 
         def ask(todo: list[Instance], identities: list[Identity | None]) -> list[str]:
-            tagged = []
-            for place, request in enumerate(map(copy.copy, todo)):
-                prompt, *rest = request.args
-                request.arguments = (TaggedPrompt.tag(prompt, place), *rest)
-                tagged.append(request)
-            together = self._options.repeats_together
-            found: list[str] = [""] * len(todo)
+            tagged, found = tag(todo), [""] * len(todo)
             with self._recording(GenerationSession(self, identities)):
-                for repeats, places in by_repeats(todo).items() if together else [(None, range(len(todo)))]:
-                    with self._in_rows(repeats):
-                        answers = super(HFStoreLM, self).generate_until(
-                            [tagged[place] for place in places], disable_tqdm=disable_tqdm
-                        )
+                for repeats, places in self._together.groups(todo):
+                    with self._together.in_rows(repeats):
+                        some = [tagged[place] for place in places]
+                        answers = super(HFStoreLM, self).generate_until(some, disable_tqdm=disable_tqdm)
                     for place, answer in zip(places, answers):
                         found[place] = answer
             return found
 
         self._look_over(requests)
-        return self._answers("generate_until", requests, ask)
+        return answered(self, "generate_until", requests, ask)
 
     def _look_over(self, requests: Sequence[Instance]) -> None:
         """Note how answers are going to be generated, and refuse repeats that are all one answer."""
@@ -223,73 +207,18 @@ class HFStoreLM(HFLM):
             check_repeats(asked, own, samples=self._options.plan.samples, tell=self._say)
         except ValueError as problem:
             fail(problem)
-        self._generations += [entry for entry in asked if entry not in self._generations]
-        together = {"repeats_together": True} if self._options.repeats_together else {}
-        self._note(generation=self._generations, **together)
-
-    @contextmanager
-    def _in_rows(self, rows: int | None) -> Iterator[None]:
-        """Generate in batches of at least so many rows, reading each prompt once; as the parent does with None."""
-        self._rows = rows
-        try:
-            yield
-        finally:
-            self._rows = None
+        self._notes.generations(asked, together=self._together.asked)
 
     @property
     def batch_size(self) -> Any:
         """As the parent's; no smaller than a document's repeats, where they are generated together."""
-        size = super().batch_size
-        return max(size, self._rows) if isinstance(size, int) and self._rows is not None else size
-
-    def _answers(
-        self,
-        kind: str,
-        requests: Sequence[Instance],
-        ask: Callable[[list[Instance], list[Identity | None]], list[Any]],
-    ) -> list[Any]:
-        """Answers from the store where it has them, and from the model for the rest.
-
-        Of several processes each asks as often as the one with the most to ask, as the harness itself has it, since the
-        model's code may wait for all of them; what is asked beyond is not recorded.
-        """
-        identities = identify(requests, kind)
-        served = [self._recorder.answer(identity) for identity in identities]
-        todo = [i for i, answer in enumerate(served) if answer is None]
-        counts = shared((len(requests) - len(todo), len(requests), len(todo)), self.world_size)
-        known, of = (sum(column) for column in list(zip(*counts))[:2])
-        if known:
-            self._say(f"{known} of {of} requests are served from the store")
-        idle = max(most for _, _, most in counts) - len(todo) if requests else 0
-        if todo or idle:
-            asked = [requests[i] for i in todo] + [requests[-1]] * idle
-            found = ask(asked, [identities[i] for i in todo] + [None] * idle)
-            for i, answer in zip(todo, found):
-                served[i] = answer
-        return served
-
-    def _note(self, **facts: Any) -> None:
-        if self.rank == 0:
-            self._recorder.note(**facts)
-
-    def _windows(self, text: str) -> int:
-        """How many windows the harness cuts a text into."""
-        return sum(
-            1
-            for _ in lm_eval_utils.get_rolling_token_windows(
-                token_list=self.tok_encode(text),
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length,
-                context_len=1,
-            )
-        )
+        return self._together.at_least(super().batch_size)
 
     @contextmanager
     def _recording(self, session: ScoringSession | GenerationSession) -> Iterator[None]:
         if not self._recorder.on:
             say(f"{self.store_path} takes no more records; these requests are evaluated only", self.rank)
-        hook = self.cache_hook
-        self._session = session
+        self._session, hook = session, self.cache_hook
         self.cache_hook = Listener(
             hook, lambda place, answer: self._recorder.watch(lambda: session.heard(place, answer))
         )
@@ -331,26 +260,17 @@ class HFStoreLM(HFLM):
         return ids, mask
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation: Any) -> Tensor:
-        if self._rows is None:
+        if self._together.rows is None:
             return self._generate(context, max_length, stop, **generation)
         mask, pad = generation.pop("attention_mask"), self.tokenizer.pad_token_id
 
-        def generate(rows: Sequence[int]) -> Tensor:
-            at = slice(rows[0], rows[-1] + 1)
-            own = {**generation, "attention_mask": mask[at]}
+        def generate(ids: Tensor, mask: Tensor) -> Tensor:
             with self._mixed():
-                cache = read_once(self.model, context[at], mask[at], generation, pad)
-            if cache is not None:
-                own["past_key_values"] = cache
-            return self._generate(context[at], max_length, stop, **own)
+                cache = read_once(self.model, ids, mask, generation, pad)
+            read = {} if cache is None else {"past_key_values": cache}
+            return self._generate(ids, max_length, stop, **{**generation, "attention_mask": mask, **read})
 
-        def halved(most: int) -> None:
-            if self._most_rows is None:
-                say("memory ran out; repeats are generated together in smaller batches", self.rank)
-            self._most_rows = most
-
-        parts = in_parts(generate, range(len(context)), self._most_rows or len(context), halved)
-        return one_below_another(parts, pad)
+        return self._together.generate(generate, context, mask, pad, tell=lambda text: say(text, self.rank))
 
     def _generate(self, context: Tensor, max_length: int, stop: list[str], **generation: Any) -> Tensor:
         """As the parent's `_model_generate`; what it generates is looked at on its way out."""
@@ -376,8 +296,7 @@ class HFStoreLM(HFLM):
             found = super()._detect_batch_size(*args, **kwargs)
         finally:
             self._probing = False
-        self._sizes = [*self._sizes, found]
-        self._note(batch_sizes=self._sizes)
+        self._notes.batch_size(found)
         return found
 
     # ------------------------------------------------------------------ the end
@@ -388,58 +307,16 @@ class HFStoreLM(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """As the parent's, with the store's path and run id, which lm-eval writes into its result file."""
-        recorder = self._recorder
-        recorder.flush()
-        writer = recorder.writer
-        if self.world_size == 1:
-            say(f"{writer.written} records, {writer.bytes / 1e6:.1f} MB, in {writer.path}")
-        else:
-            say(f"{len(Store(writer.path))} records of {self.world_size} processes in {writer.path}")
-        info = super().get_model_info()
-        return {**info, "hf_store": {"store": str(writer.path.absolute()), "run_id": writer.run_id}}
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Token ids at which generation ends a sequence."""
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        listed = configured if isinstance(configured, (list, tuple)) else [configured]
-        return frozenset(i for i in (*listed, self.tokenizer.eos_token_id) if i is not None)
+        self._recorder.flush()
+        writer = self._recorder.writer
+        say(f"{self._recorder.count(self.world_size)} in {writer.path}")
+        linked = {"store": str(writer.path.absolute()), "run_id": writer.run_id}
+        return {**super().get_model_info(), "hf_store": linked}
 
     @functools.cached_property
     def forced(self) -> ForcedPass:
         """The pass over what was asked and answered, for hidden states and attention."""
-        plan, dtype, rank = self._options.plan, self.raw_dtype, self.rank
-
-        def tell(text: str) -> None:
-            say(text, rank)
-
-        mixed = getattr(self, "mixed_precision_dtype", None)
-        return ForcedPass(
-            self._model,
-            plan,
-            self._layers,
-            raw_dtype=dtype,
-            device=self.device,
-            autocast=mixed,
-            tell=tell,
-            translators=self.translators,
-        )
-
-    def _further_passes(self) -> FurtherPasses:
-        rank = self.rank
-        unowned = weakref.proxy(self)  # a model that is let go closes its store at once
-        render = functools.partial(HFLM.apply_chat_template, unowned) if self.tokenizer.chat_template else None
-        return FurtherPasses(
-            self._model,
-            self._options.plan,
-            self.tokenizer,
-            prefix=self.prefix_token_id,
-            longest=self.max_length,
-            render=render,
-            device=self.device,
-            autocast=getattr(self, "mixed_precision_dtype", None),
-            tell=lambda text: say(text, rank),
-        )
+        return forced_pass(self, self._options.plan)
 
     def look_again(self, texts: Sequence[Text], *, logits: bool = False, further: bool = True) -> Found:
         """What the passes after the evaluation's own find in each text; nothing, at no cost, where none was asked for.
@@ -449,9 +326,8 @@ class HFStoreLM(HFLM):
             logits: whether the signals of the logits are wanted too.
             further: whether passes over other texts may be made (`lm_eval_ext.passes`).
         """
-        found: Found = [{} for _ in texts]
-        if self._options.plan.extra_pass or logits:
-            found = self.forced([(text.prompt, text.tokens) for text in texts], logits=logits)
+        wanted = self._options.plan.extra_pass or logits
+        found = self.forced([(t.prompt, t.tokens) for t in texts], logits=logits) if wanted else [{} for _ in texts]
         if further:
             for one, more in zip(found, self._further(texts)):
                 one.update(more)

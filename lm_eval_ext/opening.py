@@ -11,10 +11,24 @@ from lm_eval_ext.arguments import Options
 from lm_eval_ext.environment import manifest
 from lm_eval_ext.ranks import from_first, shared
 from lm_eval_ext.recorder import Recorder
+from metrics.manifest import is_store
 from metrics.writer import Writer
 
 if TYPE_CHECKING:
     from lm_eval_ext.model import HFStoreLM
+
+
+def refuse_existing(options: Options) -> None:
+    """Refuse a store that exists, where a new one is asked for; said before the model is loaded.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    if is_store(options.store) and options.store_mode == "new":
+        raise FileExistsError(
+            f"store {options.store} exists; give another store=DIR, or store_mode=resume to go on with it, "
+            "or store_mode=overwrite to replace it"
+        )
 
 
 def open_together(lm: HFStoreLM, options: Options, host: Mapping[str, Any]) -> Recorder:

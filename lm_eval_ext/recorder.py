@@ -127,6 +127,12 @@ class Recorder:
         if not self._stopped:
             self._guard(lambda: self.writer.note(**facts))
 
+    def count(self, ranks: int) -> str:
+        """What is there, in words: what this run wrote where it is the only process, else what the store holds."""
+        if ranks == 1:
+            return f"{self.writer.written} records, {self.writer.bytes / 1e6:.1f} MB,"
+        return f"{len(Store(self.writer.path))} records of {ranks} processes"
+
     def close(self) -> None:
         """End the run and free the store; nothing is recorded afterwards."""
         try:

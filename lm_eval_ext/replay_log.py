@@ -17,7 +17,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from metrics.labels import NoSamples, find_results, samples_of
+from metrics.results import NoSamples, find_results, samples_of
 
 GENERATION, CHOICE, ROLLING = "generate_until", "loglikelihood", "loglikelihood_rolling"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import Counter
@@ -89,6 +90,16 @@ class TaggedPrompt(str):
         made = cls(prompt)
         made.index = index
         return made
+
+
+def tag(requests: Sequence[Instance]) -> list[Instance]:
+    """Copies of generation requests whose prompts remember their places in the list."""
+    tagged = []
+    for place, request in enumerate(map(copy.copy, requests)):
+        prompt, *rest = request.args
+        request.arguments = (TaggedPrompt.tag(prompt, place), *rest)
+        tagged.append(request)
+    return tagged
 
 
 @dataclass(frozen=True)

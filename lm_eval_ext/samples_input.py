@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from metrics.labels import find_results, store_of
 from metrics.logged import PROMPT, question_of, read_logged, results_at
 from metrics.manifest import is_store
 from metrics.pieces import Decode, find_tokenizer, open_tokenizer, spells
 from metrics.record import Key
+from metrics.results import find_results, store_of
 from metrics.sampled import GREEDY, greedy
 from metrics.samples import GENERATED
 from metrics.store import Store, open_store

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from lm_eval.utils import get_rolling_token_windows
 from torch import Tensor
 
 from lm_eval_ext.capture import logit_signals
@@ -219,6 +220,17 @@ class RollingSession(ScoringSession):
             truncated=False,
             signals=signals,
         )
+
+
+def count_windows(lm: HFStoreLM, text: str) -> int:
+    """How many windows the harness cuts a text into."""
+    windows = get_rolling_token_windows(
+        token_list=lm.tok_encode(text),
+        prefix_token=lm.prefix_token_id,
+        max_seq_len=lm.max_length,
+        context_len=1,
+    )
+    return sum(1 for _ in windows)
 
 
 def end_to_end(windows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from lm_eval_ext.room import in_parts
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -53,6 +56,61 @@ def read_once(
         return None
     cache.reorder_cache(place)
     return cache
+
+
+class Together:
+    """How repeats are generated: as the harness has it, or a document's together, in batches that hold them all.
+
+    Attributes:
+        asked: whether they are generated together.
+        rows: how many repeats the requests have that are being generated together; None where none are.
+        most: rows that fit into memory at a time; None until it has run out.
+    """
+
+    def __init__(self, asked: bool) -> None:
+        self.asked = asked
+        self.rows: int | None = None
+        self.most: int | None = None
+
+    def groups(self, requests: Sequence[Instance]) -> list[tuple[int | None, Sequence[int]]]:
+        """Places in a list of requests that go through the harness together, with their repeats: all or of a kind."""
+        return [*by_repeats(requests).items()] if self.asked else [(None, range(len(requests)))]
+
+    @contextmanager
+    def in_rows(self, rows: int | None) -> Iterator[None]:
+        """Generate in batches of at least so many rows, reading each prompt once; as the harness does with None."""
+        self.rows = rows
+        try:
+            yield
+        finally:
+            self.rows = None
+
+    def at_least(self, size: Any) -> Any:
+        """The harness's batch size; no smaller than the repeats that are generated together."""
+        return max(size, self.rows) if isinstance(size, int) and self.rows is not None else size
+
+    def generate(
+        self,
+        generate: Callable[[Tensor, Tensor], Tensor],
+        context: Tensor,
+        mask: Tensor,
+        pad: int | None,
+        *,
+        tell: Callable[[str], None],
+    ) -> Tensor:
+        """What `generate` makes of the rows of a batch and its mask, in fewer rows at a time where memory runs out."""
+
+        def part(rows: Sequence[int]) -> Tensor:
+            at = slice(rows[0], rows[-1] + 1)
+            return generate(context[at], mask[at])
+
+        def halved(most: int) -> None:
+            if self.most is None:
+                tell("memory ran out; repeats are generated together in smaller batches")
+            self.most = most
+
+        parts = in_parts(part, range(len(context)), self.most or len(context), halved)
+        return one_below_another(parts, pad)
 
 
 def by_repeats(requests: Sequence[Instance]) -> dict[int, list[int]]:

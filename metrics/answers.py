@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from metrics import providers
-from metrics.labels import Labels, Steps
+from metrics.labels import Labels
 from metrics.pieces import Decode, NoTokenizer, find_tokenizer, open_tokenizer
 from metrics.places import Tiles, end_before, reach, same_place, tokens_of
 from metrics.record import Key, Record, Span
+from metrics.results import Steps
 from metrics.samples import GENERATED
 
 FROM_FILTER = ("exact", "reasoning")

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import click
 import pandas as pd
 
-from metrics import labels as labels_
 from metrics import outside
 from metrics.cases import Case, among, cases, errors_by
 from metrics.choosing import choose
@@ -19,6 +18,7 @@ from metrics.frame import by_filter
 from metrics.manifest import is_store
 from metrics.report import Table
 from metrics.report import show as show_table
+from metrics.results import find_results, linked_results, store_of
 from metrics.store import Store, open_store
 from metrics.table import render
 
@@ -44,7 +44,7 @@ def resolve(path: Path, given: Path | None, option: str = "--samples") -> tuple[
         store = open_store(path)
         if given is not None:
             return store, given
-        existing = labels_.linked_results(store.manifest)
+        existing = linked_results(store.manifest)
         if not existing:
             named = [path for run in store.manifest["runs"] for path in run.get("results", ())]
             where = f"its result file {named[-1]} is gone" if named else "it names no result file of lm-eval"
@@ -60,8 +60,8 @@ def resolve(path: Path, given: Path | None, option: str = "--samples") -> tuple[
         raise click.ClickException(
             f"{path} is neither a store nor lm-eval's result file (results_*.json); give its folder"
         )
-    results = labels_.find_results(path)
-    linked = labels_.store_of(results)
+    results = find_results(path)
+    linked = store_of(results)
     if not linked:
         raise click.ClickException(
             f"{results} was not made with --model hf-store, so nothing was recorded; run it again so"

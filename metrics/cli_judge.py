@@ -19,8 +19,8 @@ from metrics.judge import Item, Work
 from metrics.judge_cache import Cache
 from metrics.judge_endpoint import Ask, Endpoint, EndpointFailed, Refused, ask_all, asker
 from metrics.judge_report import Estimate, agreement_table, estimate, show_agreement
-from metrics.labels import settings_of
 from metrics.logged import Logged, read_logged, results_at
+from metrics.results import settings_of
 
 PRICE = click.FloatRange(min=0)
 SHOWN = 3

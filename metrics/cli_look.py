@@ -18,12 +18,12 @@ from metrics.cli_cases import Way, chosen_by, find_cases, resolve, way_of
 from metrics.cli_options import View, filter_option, metrics_option, span_option, view_options
 from metrics.drawing import SUFFIXES, Picture, save
 from metrics.explain import render
-from metrics.labels import linked_results
 from metrics.manifest import is_store
 from metrics.outside import is_outside, join
 from metrics.page import make_page, texts_of
 from metrics.record import Key
 from metrics.report import BASELINES
+from metrics.results import linked_results
 from metrics.score import NORMS as SCORE_NORMS
 from metrics.store import Store, open_store
 

@@ -9,15 +9,17 @@ from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
-from metrics import labels as labels_
 from metrics.annexed import annex_of
 from metrics.answers import FROM_FILTER, UNMAPPED, Answers, answers_of
 from metrics.choosing import choose, choose_features
 from metrics.core import Choice, signals
+from metrics.labels import Labels, join
 from metrics.record import Key, Record, Span
+from metrics.results import NoSamples, Settings, find_results, linked_results, samples_of, settings_in, settings_of
 from metrics.sampled import GREEDY, greedy
 from metrics.samples import GENERATED, Beside, NoAnnex
 from metrics.score import FeatureArrays, ScoreTable, Unit, features, score, units
+from metrics.verdicts import read_results, read_samples, read_table
 
 Source = str | Path | Mapping[str, Any] | None
 """Where labels come from: a path, what `simple_evaluate` returned, or None for the results that the store names."""
@@ -92,7 +94,7 @@ def labelled_frame(
     return frame
 
 
-def beside_records(store: Readable, found: labels_.Labels | None, wanted: Wish) -> Beside:
+def beside_records(store: Readable, found: Labels | None, wanted: Wish) -> Beside:
     """What the metrics and the span need to know of the records besides what is recorded."""
     known = signals()
     needs = {name for choice in wanted.metrics for name in choice.metric.needs}
@@ -131,7 +133,7 @@ def by_filter(metrics: Iterable[Choice[Any]], span: str) -> bool:
     return span in FROM_FILTER or any(choice.options.get("clusters") == "answer" for choice in metrics)
 
 
-def _rules(store: Readable, found: labels_.Labels | None) -> labels_.Labels | None:
+def _rules(store: Readable, found: Labels | None) -> Labels | None:
     """Labels that know the tasks' filters: the results that the store names where the given source has none."""
     if found is None or found.settings.filters:
         return found
@@ -154,50 +156,50 @@ def feature_arrays(
     return features(_units(store, found, norm), chosen, store.records, span=span, beside=beside)
 
 
-def _units(store: Readable, found: labels_.Labels | None, norm: str) -> list[Unit]:
+def _units(store: Readable, found: Labels | None, norm: str) -> list[Unit]:
     delimiters = found.settings.delimiters if found is not None else {}
     return units(store.entries(), norm=norm, delimiters=delimiters)
 
 
-def find_labels(store: Readable, source: Source) -> labels_.Labels | None:
+def find_labels(store: Readable, source: Source) -> Labels | None:
     """Labels from `source`, or from the result files that the manifest points at; None when there is neither.
 
     Raises:
         FileNotFoundError: the source does not exist.
-        metrics.labels.NoSamples: the source is a result without samples.
+        metrics.results.NoSamples: the source is a result without samples.
     """
     entries = store.entries()
     if isinstance(source, Mapping):
-        return labels_.join(labels_.read_results(source), entries, labels_.settings_in(source))
+        return join(read_results(source), entries, settings_in(source))
     if source is None:
         return _linked_labels(store, entries)
     path = Path(source)
     if not path.exists() and path.suffix != ".json":
         raise FileNotFoundError(f"{path} does not exist; give lm-eval's output folder or a jsonl or csv of labels")
     if path.is_dir() or path.suffix == ".json":
-        results = labels_.find_results(path)
-        verdicts = labels_.read_samples(labels_.samples_of(results))
-        return labels_.join(verdicts, entries, labels_.settings_of(results))
+        results = find_results(path)
+        verdicts = read_samples(samples_of(results))
+        return join(verdicts, entries, settings_of(results))
     if path.name.startswith("samples_"):
-        return labels_.join(labels_.read_samples([path]), entries)
-    return labels_.join(labels_.read_table(path), entries)
+        return join(read_samples([path]), entries)
+    return join(read_table(path), entries)
 
 
-def _linked_labels(store: Readable, entries: Mapping[Key, Mapping[str, Any]]) -> labels_.Labels | None:
-    verdicts, settings, lacking = [], labels_.Settings(), []
-    existing = labels_.linked_results(store.manifest)
+def _linked_labels(store: Readable, entries: Mapping[Key, Mapping[str, Any]]) -> Labels | None:
+    verdicts, settings, lacking = [], Settings(), []
+    existing = linked_results(store.manifest)
     for path in existing:
         try:
-            verdicts.extend(labels_.read_samples(labels_.samples_of(path)))
-            settings = settings.merge(labels_.settings_of(path))
-        except labels_.NoSamples as problem:
+            verdicts.extend(read_samples(samples_of(path)))
+            settings = settings.merge(settings_of(path))
+        except NoSamples as problem:
             lacking.append(str(problem))
     for problem in lacking:
         warnings.warn(problem, stacklevel=6)
-    return labels_.join(verdicts, entries, settings) if len(lacking) < len(existing) else None
+    return join(verdicts, entries, settings) if len(lacking) < len(existing) else None
 
 
-def add_labels(frame: pd.DataFrame, found: labels_.Labels) -> None:
+def add_labels(frame: pd.DataFrame, found: Labels) -> None:
     """Add a column ``label:METRIC@FILTER`` for each label, and ``doc:FIELD`` for each scalar field of the documents.
 
     lm-eval judges a document once, on its first sample unless a filter says otherwise; further samples are unlabelled,

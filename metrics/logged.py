@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metrics.labels import find_results, linked_results, samples_of
 from metrics.manifest import is_store, read_manifest
+from metrics.results import find_results, linked_results, samples_of
 
 QUESTIONS = ("question", "query", "goal", "inputs", "input", "prompt", "text")
 """Fields of a document in which questions are looked for, the first that holds a text."""
@@ -66,7 +66,7 @@ def read_logged(results: Iterable[Path]) -> list[Logged]:
     A last line without its end, as after a full disk, is left out with a warning.
 
     Raises:
-        metrics.labels.NoSamples: a result file has none beside it.
+        metrics.results.NoSamples: a result file has none beside it.
         ValueError: a line is not a logged sample.
     """
     found: dict[tuple[str, int], Logged] = {}

@@ -115,6 +115,12 @@ def words_of():
     return make
 
 
+@pytest.fixture
+def prompts(words_of):
+    """Five texts of unequal lengths."""
+    return [words_of(n, seed) for seed, n in enumerate((3, 11, 6, 1, 8))]
+
+
 @pytest.fixture(scope="session")
 def instance():
     """A function (kind, arguments, doc_id) -> a request as the harness makes it."""

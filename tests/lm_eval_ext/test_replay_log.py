@@ -7,8 +7,8 @@ from logs import sample, write_log
 
 from lm_eval_ext.replay_log import CHOICE, GENERATION, ROLLING, find_log, messages, read, scan, windows
 from lm_eval_ext.requests import identify
-from metrics.labels import NoSamples
 from metrics.record import Key
+from metrics.results import NoSamples
 
 SETTINGS = {"until": ["\n"], "max_gen_toks": 4}
 

@@ -164,7 +164,7 @@ def test_lack_of_memory_halves_the_rows(make_lm, asked, reopened, capsys):
 def test_signals_of_rows_that_were_generated_apart(make_lm, asked, reopened):
     """Rows of one batch that took several calls of `generate`, of other lengths, have their own signals."""
     lm = make_lm(batch_size=8, repeats_together=True, signals="logprob")
-    lm._most_rows = 3
+    lm._together.most = 3
     requests = asked(repeats=8, documents=2, settings={**WARM, "until": ["w1", "w2", "w3", "w4", "w5", "w6"]})
     generated(lm, requests)
     lengths = set()

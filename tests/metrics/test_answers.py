@@ -28,8 +28,9 @@ from metrics.answers import (
     spans_of,
     ways,
 )
-from metrics.labels import Labels, settings_in
+from metrics.labels import Labels
 from metrics.record import Key, Record, Span
+from metrics.results import settings_in
 
 STRICT = {
     "name": "strict",

@@ -4,27 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from data_sets import case, column
 from scipy.stats import spearmanr
 
 from metrics import stats
-from metrics.cases import LOWER, Case
+from metrics.cases import LOWER
 from metrics.choosing import choose
 from metrics.dataset_table import MACRO, Dataset, dataset_table, firsts, show
 from metrics.report import interval
 
 CHOSEN = choose(["mean_nll", "answer_length"])
 CONFIDENT = choose("margin")[0]
-
-
-def case(task, right, scores, label="acc@none", **more):
-    quality = np.asarray(right, dtype=float)
-    wrong = quality < 0.5 if set(quality) <= {0.0, 1.0} else None
-    scores = {name: np.asarray(values, dtype=float) for name, values in scores.items()}
-    return Case(task, label, scores, quality, wrong, verdict=label, **more)
-
-
-def column(table, name, **where):
-    return [row[name] for row in table.rows if all(row[k] == v for k, v in where.items())]
 
 
 def test_score_mean_and_auroc_of_a_data_set_by_hand():

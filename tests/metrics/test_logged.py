@@ -5,8 +5,8 @@ import json
 import pytest
 from judging import logged, write_log
 
-from metrics.labels import NoSamples
 from metrics.logged import PROMPT, golds_of, question_of, read_logged, results_at
+from metrics.results import NoSamples
 
 
 def read(tmp_path, lines):

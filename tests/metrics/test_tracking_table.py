@@ -2,25 +2,16 @@
 
 import math
 
-import numpy as np
 import pytest
+from data_sets import case
 
-from metrics.cases import LOWER, Case
+from metrics.cases import LOWER
 from metrics.choosing import choose
 from metrics.dataset_table import Dataset
 from metrics.tracking_table import POOLED, show, tracking_table
 
 CHOSEN = choose(["mean_nll", "answer_length"])
 CONFIDENT = choose("margin")[0]
-
-
-def case(task, right, scores, label="acc@none", **more):
-    quality = np.asarray(right, dtype=float)
-    wrong = quality < 0.5 if set(quality) <= {0.0, 1.0} else None
-    scores = {name: np.asarray(values, dtype=float) for name, values in scores.items()}
-    return Case(task, label, scores, quality, wrong, verdict=label, **more)
-
-
 SCORES = [0.2, 0.5, 0.4, 0.9, 0.7]
 
 

@@ -63,6 +63,19 @@ def compare(row):
             assert ours == pytest.approx(value, rel=row.rel, abs=row.rel / 10), f"answer {answer}"
 
 
+def differs(row):
+    """Says why where our score is not the peer's value, and really is not."""
+    assert row.why
+    assert score(row.ours, record(2)) != pytest.approx(row.values[2], rel=1e-2)
+
+
+def peers_or_reasons(table, without):
+    """The metrics that have a row of a table, or a reason why there is none; never both."""
+    compared = {choose(row.ours)[0].metric.name for row in table}
+    assert not compared & set(without)
+    return compared | set(without)
+
+
 @functools.cache
 def values():
     """Peer, then name of a value, then one value an answer."""
