@@ -18,7 +18,6 @@ from metrics.compare import Judged, Pair, judged, pair_frame, pair_up, recorded
 from metrics.compare_tables import Compared, accuracy_table, auroc_table, macro_auroc_table, show
 from metrics.core import Choice
 from metrics.disagreement import disagreement_table, pick
-from metrics.outside import is_outside, join
 from metrics.report import BASELINES
 from metrics.slices import setting
 from metrics.store import Store
@@ -59,6 +58,11 @@ def compare(
 
     Example: eval-ext compare hf-store/small hf-store/large --label exact_match
     """
+    if view.scores:
+        raise click.ClickException(
+            f"--scores {view.scores[0]}: one file cannot be of both A and B; compare metrics of the stores, or give it "
+            "to auroc, a store at a time"
+        )
     sorting = choose(by)
     if len(sorting) != 1:
         raise click.ClickException(f"--by {by}: that is {len(sorting)} metrics; name one")
@@ -90,11 +94,11 @@ def _judged(
     store: Store, source: Path | None, chosen: Sequence[Choice], view: View, name: str
 ) -> dict[tuple[str, str], Judged]:
     """Every task and verdict of a store; the chosen option of multiple choice is the verdict's own."""
-    ids, entries = [choice.id for choice in chosen if not is_outside(choice)], store.entries()
+    ids, entries = [choice.id for choice in chosen], store.entries()
     by_way: dict[Way, dict[tuple[str, str], Judged]] = {}
 
     def prepare(way: Way) -> pd.DataFrame:
-        frame = join(store.scores(ids, labels=source, span=view.span, norm=way.norm, filter=way.filter), chosen)
+        frame = store.scores(ids, labels=source, span=view.span, norm=way.norm, filter=way.filter)
         by_way[way] = judged(frame, entries, chosen, threshold=view.threshold)
         return frame
 

@@ -100,7 +100,7 @@ def judge(
         raise click.ClickException(f"--out {out}: labels are written as .jsonl; give such a name")
     if max_cost is not None and price_in is None and price_out is None:
         raise click.ClickException("--max-cost needs --price-in and --price-out")
-    template = judging.check_template(prompt.read_text(encoding="utf-8"), f"--prompt {prompt}") if prompt else None
+    template = judging.check_template(_read(prompt), f"--prompt {prompt}") if prompt else None
     settings = _settings({"temperature": 0, "max_tokens": max_tokens, "seed": seed}, body)
     results = results_at(path)
     documents = _of_tasks(read_logged(results), tasks)
@@ -129,6 +129,14 @@ def judge(
     table = agreement_table(rows, documents, filter_=filter_, without=without)
     if table.rows:
         write([table], format_, None, show_agreement)
+
+
+def _read(prompt: Path) -> str:
+    try:
+        return prompt.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "not a UTF-8 text"
+        raise click.ClickException(f"--prompt {prompt}: {why}; give a text with {{gold}} and {{answer}}") from None
 
 
 def _settings(given: dict[str, Any], body: str) -> dict[str, Any]:
@@ -202,9 +210,11 @@ def _asked(
                 facts = {"model": endpoint.model, **reply._asdict()}
                 held.add(keys[prompt], facts.pop("text"), facts)
         except EndpointFailed as problem:
+            why = f"{problem}".removesuffix(".")
+            kept = f"what it answered is kept in {held.path}, and " if got else ""
             raise click.ClickException(
-                f"{endpoint.url} failed after {got:,} of {len(to_ask):,} calls: {problem}. What it answered is kept in "
-                f"{held.path}; no labels are written. Run the same command again to go on"
+                f"{endpoint.url} failed after {got:,} of {len(to_ask):,} calls: {why}{'' if why.endswith('?') else ';'} "
+                f"{kept}no labels are written. Run the same command again {'to go on' if got else 'when it answers'}"
             ) from None
     return refused
 

@@ -325,15 +325,19 @@ def _reasons(estimates: Mapping[str, Estimate], n: int, why: Mapping[str, str] |
 
 def absent_notes(case: Case) -> list[str]:
     """Answers without the part that is scored, and metrics without a row, by reason."""
-    n = len(case.quality)
-    lost = [f"In {count} of {n} answers there is nothing to score: {why}." for why, count in case.unmapped.items()]
     by_reason: dict[str, list[str]] = {}
     for name, reason in case.absent.items():
         by_reason.setdefault(reason, []).append(name)
     options = by_reason.pop("not multiple choice", [])
     found = [f"No score of these documents, {reason}: {', '.join(names)}." for reason, names in by_reason.items()]
     apart = [f"{len(options)} metrics over answer options do not apply."] if options else []
-    return [*lost, *found, *apart]
+    return [*unmapped_notes(case), *found, *apart]
+
+
+def unmapped_notes(case: Case) -> list[str]:
+    """How many answers lack the part that is scored, a line a reason."""
+    n = len(case.quality)
+    return [f"In {count} of {n} answers there is nothing to score: {why}." for why, count in case.unmapped.items()]
 
 
 def _reversed(estimates: Mapping[str, Estimate]) -> list[str]:

@@ -13,7 +13,7 @@ from metrics import stats
 from metrics.cases import Case
 from metrics.choosing import choose
 from metrics.core import Choice
-from metrics.report import Table, interval, page
+from metrics.report import Table, interval, page, unmapped_notes
 from metrics.table import render
 
 Guarantee = Literal["selective", "expected"]
@@ -140,6 +140,7 @@ def threshold_table(case: Case, rules: Sequence[Rule], aim: Aim) -> Table:
             notes.append(_impossible(rule, aim))
         elif not math.isnan(found.value) and rows[-1]["unscored"]:
             notes.append(f"{rule.choice.id}: {rows[-1]['unscored']} unscored documents, which are never answered.")
+    notes += unmapped_notes(case)
     notes.append(
         f"Test: {int(test.sum())} other documents, exact 95 % intervals; drawn at random, seed {aim.seed}."
         if test.any()

@@ -14,7 +14,8 @@ def cohen_kappa(both: int, first_only: int, second_only: int, neither: int, *, l
     B = (1 - kappa)² sum_{i != j} p_ij (p_.i + p_j.)², C = (kappa - p_e (1 - kappa))².
 
     `n_positive` counts the items rated apart. NaN with a reason for n = 0 or when both raters say the same of all
-    items; at ±1, where se is 0, no interval, with a reason.
+    items. 0 without an interval, with a reason, when one does, whatever the other says; at ±1, where se is 0, likewise
+    none.
 
     Raises:
         ValueError: a negative count.
@@ -35,6 +36,8 @@ def cohen_kappa(both: int, first_only: int, second_only: int, neither: int, *, l
         return Estimate.point(np.nan, n, apart, "both raters say the same of all items")
     kappa = (float(np.trace(p)) - expected) / (1 - expected)
     few = f"n = {n} is below {MIN_ITEMS}: the result is not reliable" if n < MIN_ITEMS else ""
+    if max(*rows, *columns) > 1 - 1e-12:
+        return Estimate.point(0.0, n, apart, few, "one rater says the same of all items, which makes kappa 0: no interval")
     if apart in (0, n) and abs(kappa) > 1 - 1e-12:
         return Estimate.point(kappa, n, apart, few, f"kappa is {kappa:g}: no interval")
     alike = (np.diag(p) * (1 - (rows + columns) * (1 - kappa)) ** 2).sum()

@@ -92,6 +92,7 @@ def test_multiple_choice_takes_the_option_of_the_verdict(tmp_path):
         (("--metrics", "entropi"), "unknown metric 'entropi'"),
         (("--export", "x.txt"), "--export x.txt: the ending must be"),
         (("--task", "v"), "--task, --label and --filter leave nothing of A, which has t, acc@none; u, acc@none"),
+        (("--scores", "mine.csv"), "--scores mine.csv: one file cannot be of both A and B"),
         (("--labels-b", "nowhere"), "nowhere does not exist"),
     ],
 )

@@ -88,6 +88,7 @@ def test_another_model_prompt_or_setting_is_asked(out):
 def test_the_endpoint_fails_half_way(out):
     failing = Judge(lambda prompt, number: judges(prompt, 0) if number <= 5 else (500, error("gone")))
     result = run(failing, out, "--workers", 1, how=refused, says="failed after 5 of 11 calls: ")
+    assert "; what it answered is kept in " in result.stderr
     assert "Run the same command again to go on" in result.stderr
     assert not (out / "labels.jsonl").exists()
     well = Judge(judges)
@@ -102,7 +103,15 @@ def test_nobody_there(out):
     with serving(Judge(judges)) as url:
         pass
     given = ("judge", out, "--endpoint", url, "--model", "m", "--out", out / "l.jsonl", "--yes", "--retries", 0)
-    refused(*given, says=f"{url} failed after 0 of 11 calls: APIConnectionError")
+    told = refused(*given, says=f"{url} failed after 0 of 11 calls: APIConnectionError")
+    assert "is kept" not in told.stderr
+    assert told.stderr.endswith("; no labels are written. Run the same command again when it answers\n")
+
+
+def test_no_such_model(out):
+    missing = Judge(lambda *_: (404, error("no model m")))
+    told = run(missing, out, how=refused, says="failed after 0 of 11 calls: NotFoundError")
+    assert "is there such a model? no labels are written" in told.stderr
 
 
 def test_unclear_and_refused(out):
@@ -167,7 +176,7 @@ def test_a_tokenizer_counts(out, tmp_path):
         (("--body", "{"), "--body {: not JSON"),
         (("--body", '{"model": "x"}'), "other than model, messages and stream"),
         (("--tokenizer", "nowhere"), "nowhere does not exist"),
-        (("--prompt", "nowhere"), "nowhere"),
+        (("--prompt", "nowhere"), "--prompt nowhere: No such file or directory; give a text with {gold} and {answer}"),
     ],
 )
 def test_wrong_options(out, options, says):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,3 +111,13 @@ def test_one_class_is_no_obstacle():
     one = Case("t", "acc@none", {"mean_nll": np.arange(100.0)}, np.ones(100), right, documents=list(range(100)))
     (rule,) = find_rules(one, chosen("mean_nll"), Aim(0.1))
     assert rule.text == "whenever scored" and rule.found.answered == 50
+
+
+def test_answers_without_the_span_are_counted_in_every_outcome():
+    one = replace(case(200), unmapped={"the filter matched nothing": 7})
+    for risk in (0.0001, 0.4):  # none is found, one is
+        aim = Aim(risk)
+        rules = find_rules(one, chosen("mean_nll"), aim)
+        assert math.isnan(rules[0].found.value) == (risk < 0.01)
+        note = "In 7 of 200 answers there is nothing to score: the filter matched nothing."
+        assert note in threshold_table(one, rules, aim).notes

@@ -47,6 +47,11 @@ def test_where_it_ends():
     assert np.isnan(cohen_kappa(12, 0, 0, 0).value)
     assert cohen_kappa(12, 0, 0, 0).reason == "both raters say the same of all items"
     assert cohen_kappa(0, 0, 0, 0).reason == "no items"
+    for counts in [(0, 7, 0, 5), (0, 0, 7, 5), (7, 5, 0, 0), (7, 0, 5, 0)]:
+        constant = cohen_kappa(*counts)
+        assert (constant.value, np.isnan(constant.lower), np.isnan(constant.upper)) == (0.0, True, True)
+        assert not np.signbit(constant.value)
+        assert constant.reason == "one rater says the same of all items, which makes kappa 0: no interval"
     assert "below 10" in cohen_kappa(2, 1, 1, 1).reason
     assert cohen_kappa(1, 9, 9, 1).lower >= -1
     with pytest.raises(ValueError, match="none may be negative"):
