@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metrics.results import NoSamples
+from metrics.results import NoSamples, say_missing
 
 
 class LabelName(NamedTuple):
@@ -47,9 +47,11 @@ class Verdict:
 def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
     """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name.
 
-    A last line that is broken off, as after a full disk, is left out with a warning.
+    A last line that is broken off, as after a full disk, is left out with a warning; so are documents that the result
+    file counts and the file lacks.
     """
     for path in paths:
+        documents = set[Any]()
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
@@ -61,6 +63,8 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
                         break
                     raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
                 yield from _verdicts(task, sample, f"{path}, line {number}")
+                documents.add(sample["doc_id"])
+        say_missing(path, task, len(documents))
 
 
 def read_results(results: Mapping[str, Any]) -> Iterator[Verdict | LabelName]:

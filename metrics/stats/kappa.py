@@ -37,7 +37,9 @@ def cohen_kappa(both: int, first_only: int, second_only: int, neither: int, *, l
     kappa = (float(np.trace(p)) - expected) / (1 - expected)
     few = f"n = {n} is below {MIN_ITEMS}: the result is not reliable" if n < MIN_ITEMS else ""
     if max(*rows, *columns) > 1 - 1e-12:
-        return Estimate.point(0.0, n, apart, few, "one rater says the same of all items, which makes kappa 0: no interval")
+        return Estimate.point(
+            0.0, n, apart, few, "one rater says the same of all items, which makes kappa 0: no interval"
+        )
     if apart in (0, n) and abs(kappa) > 1 - 1e-12:
         return Estimate.point(kappa, n, apart, few, f"kappa is {kappa:g}: no interval")
     alike = (np.diag(p) * (1 - (rows + columns) * (1 - kappa)) ** 2).sum()
