@@ -224,7 +224,8 @@ def _asked(
             kept = f"what it answered is kept in {held.path}, and " if got else ""
             raise click.ClickException(
                 f"{endpoint.url} failed after {got:,} of {len(to_ask):,} calls: {why}"
-                f"{'' if why.endswith('?') else ';'} {kept}no labels are written. Run the same command again {'to go on' if got else 'when it answers'}"
+                f"{'' if why.endswith('?') else ';'} {kept}no labels are written. "
+                f"Run the same command again {'to go on' if got else 'when it answers'}"
             ) from None
     return refused
 
