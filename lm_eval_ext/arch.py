@@ -6,6 +6,7 @@ on a model without weights (`lm_eval_ext.preflight`), and `preflight.probe` chec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -92,6 +93,27 @@ def positions(model: nn.Module) -> int | None:
     tokens = whole.get_input_embeddings()
     tables = [m for m in decoder(whole).modules() if isinstance(m, nn.Embedding) and m is not tokens]
     return most if most and any(0 <= table.num_embeddings - most <= 2 for table in tables) else None
+
+
+def reads_in_pieces(model: PreTrainedModel, width: int) -> bool:
+    """Whether the model computes the same of a text of so many positions in pieces over a key-value cache.
+
+    A recurrent state is not handed on between pieces, and some rotary embeddings depend on the whole length.
+    """
+    if model._is_stateful:
+        return False
+    config = model.config.get_text_config()
+    rope = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
+    if "longrope" not in rope and "dynamic" not in rope:
+        return True
+    short = getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings
+    return width <= min([short, *map(int, re.findall(r"original_max_position_embeddings'?: (\d+)", rope))])
+
+
+def eager_differs(model: PreTrainedModel) -> bool:
+    """Whether eager attention computes something else than the model's own: sdpa leaves soft-caps out."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return bool(capped) and model.config._attn_implementation == "sdpa"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metrics.cli import format_option
+from metrics.logged_lines import BROKEN
 from metrics.manifest import is_store, read_manifest
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _introduce(log: Log, scans: Sequence[Scanned]) -> None:
     )
     for one in scans:
         if one.cut:
-            click.echo(f"{one.path}: the last line is broken off and left out", err=True)
+            click.echo(f"{one.path}: {BROKEN}", err=True)
     if "think_end_token" in str(told):
         click.echo(
             "the run cut thoughts off; the log lacks them, so answers are read as if there had been none", err=True

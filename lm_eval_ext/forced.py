@@ -10,7 +10,6 @@ length.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lm_eval_ext.arch import plain, positions
+from lm_eval_ext.arch import eager_differs, plain, positions, reads_in_pieces
 from lm_eval_ext.capture import logit_signals
 from lm_eval_ext.collected import Collected, Found, to_steps
 from lm_eval_ext.influence import Influences, influence_names
@@ -145,7 +144,7 @@ class ForcedPass:
         width = max(len(p) + len(c) for p, c in sequences)
         hidden, attention = not {"hidden", "lens"}.isdisjoint(self.plan.capture), self.plan.maps
         piece = self._piece(sequences, logits)
-        apart = attention and self._eager_differs()
+        apart = attention and eager_differs(self.model)
         if (piece == width or self._eager) and not (apart and (hidden or logits)):
             return self._pass(sequences, hidden, attention, logits, piece)
         found: Found = [{} for _ in sequences]
@@ -164,23 +163,9 @@ class ForcedPass:
         width = max(len(p) + len(c) for p, c in sequences)
         row = self._row_bytes(width, logits) * len(sequences)
         whole = bool(self._influences) and width <= POSITIONS and not self._cramped
-        if row == 0 or width * row <= self.room or whole or not self._can_be_cut(width):
+        if row == 0 or width * row <= self.room or whole or not reads_in_pieces(self.model, width):
             return width
         return min(width, max(FEWEST, self.room // row))
-
-    def _can_be_cut(self, width: int) -> bool:
-        """Whether the model computes the same in pieces.
-
-        A recurrent state is not handed on between pieces, and some rotary embeddings depend on the whole length.
-        """
-        if self.model._is_stateful:
-            return False
-        config = self.model.config.get_text_config()
-        rope = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
-        if "longrope" not in rope and "dynamic" not in rope:
-            return True
-        short = getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings
-        return width <= min([short, *map(int, re.findall(r"original_max_position_embeddings'?: (\d+)", rope))])
 
     def _row_bytes(self, width: int, logits: bool) -> int:
         """What one position costs: a row of every head's map, as scores and as weights, or a row of logits.
@@ -196,11 +181,6 @@ class ForcedPass:
     @property
     def _eager(self) -> bool:
         return self.model.config._attn_implementation in (None, "eager")
-
-    def _eager_differs(self) -> bool:
-        """Whether eager attention computes something else than the model's own: sdpa leaves soft-caps out."""
-        capped = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
-        return bool(capped) and self.model.config._attn_implementation == "sdpa"
 
     def _pass(self, sequences: Sequences, hidden: bool, attention: bool, logits: bool, piece: int) -> Found:
         batch = Batch(sequences, self._limit)

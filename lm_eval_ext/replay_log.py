@@ -17,6 +17,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
+from metrics.logged_lines import is_broken, lines_of
 from metrics.results import NoSamples, find_results, samples_of
 
 GENERATION, CHOICE, ROLLING = "generate_until", "loglikelihood", "loglikelihood_rolling"
@@ -123,7 +124,9 @@ def read(task: str, path: Path, limit: int | None = None) -> Iterator[list[Asked
         ValueError: as `scan`.
     """
     seen: set[int] = set()
-    for where, sample in _samples(path):
+    for where, sample, broken in lines_of(path):
+        if broken:
+            continue
         doc_id = _doc_id(sample, where)
         if doc_id in seen:
             continue
@@ -147,35 +150,13 @@ def windows(documents: Iterator[list[Asked]], most: int) -> Iterator[list[Asked]
         yield window
 
 
-def _samples(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each line of a file with its place; a last line that is broken off is left out."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                yield where, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except ValueError as problem:
-                if line.endswith(b"\n"):
-                    raise ValueError(f"{where}: not a logged sample of lm-eval ({problem})") from None
-
-
 def _digest(path: Path) -> tuple[str, bool]:
-    """The file's SHA-256, and whether its last line is broken off: no end of line, and no JSON."""
+    """The file's SHA-256, and whether its last line is broken off."""
     digest, last = hashlib.sha256(), b"\n"
     with path.open("rb") as file:
         for last in file:
             digest.update(last)
-    return digest.hexdigest(), not last.endswith(b"\n") and not _is_json(last)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line.decode("utf-8-sig"))
-    except ValueError:
-        return False
-    return True
+    return digest.hexdigest(), is_broken(last)
 
 
 def _doc_id(sample: Any, where: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lm_eval_ext.room import in_parts
@@ -29,7 +29,8 @@ def read_once(
     """The key-value cache of all but each row's last token, for `generate` to go on from.
 
     None where nothing is to be gained, no prompt being there twice, or where rows cannot be copied: with beams, prompts
-    of one token, and models that keep more than keys and values (recurrent states, a cache of fixed size).
+    of one token, models that keep more than keys and values (recurrent states, a cache of fixed size), and a cache
+    of another length than the prompts.
 
     Args:
         model: a causal decoder.
@@ -47,15 +48,37 @@ def read_once(
     if len(different) == len(context):
         return None
     prompts, masks = different[:, 0, :-1], different[:, 1, :-1]
-    once = GenerationConfig(
-        max_length=context.shape[1], do_sample=False, use_cache=True, pad_token_id=pad, return_dict_in_generate=True
-    )
-    generate: Any = model.generate
-    cache = generate(input_ids=prompts, attention_mask=masks, generation_config=once).past_key_values
+    cache = _prefill(model, prompts, masks, pad)
     if type(cache) is not DynamicCache or any(type(layer) not in COPIED for layer in cache.layers):
+        return None
+    if cache.get_seq_length() != prompts.shape[1]:
         return None
     cache.reorder_cache(place)
     return cache
+
+
+def _prefill(model: PreTrainedModel, prompts: Tensor, masks: Tensor, pad: int | None) -> Any:
+    """The cache with which `generate` goes into its second step: that of the prompts.
+
+    Arguments overrule the model's own generation settings, which a `GenerationConfig` given to it only would where it
+    differs from the defaults. So every setting is named that adds tokens, rows or draws.
+    """
+    generate: Any = model.generate
+    once = generate(
+        input_ids=prompts,
+        attention_mask=masks,
+        max_length=prompts.shape[1] + 1,
+        max_new_tokens=None,
+        min_length=0,
+        min_new_tokens=None,
+        num_beams=1,
+        num_return_sequences=1,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=pad,
+        return_dict_in_generate=True,
+    )
+    return once.past_key_values
 
 
 class Together:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,13 @@ import pandas as pd
 from metrics.answers import UNMAPPED
 from metrics.compute import compute_of
 from metrics.core import Choice, signals
+from metrics.frame import by_filter
 
 MOST_CAUSES = 50
 """A field with more values than this among the wrong answers names documents, not causes."""
 
+NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
+"""How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
 
 LOWER = " (less is better)"
 """Behind the name of a label of which lm-eval says so; its quality is turned round."""
@@ -42,6 +45,8 @@ class Case:
     """Their numbers in the task, in the order of the scores; empty for a subset."""
     compute: Mapping[str, str] = field(default_factory=dict)
     """What a score of each metric takes."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why documents of the task lack a score of a metric, where it is known."""
     unmapped: Mapping[str, int] = field(default_factory=dict)
     """How many answers have no part that the task's filter takes, by reason."""
 
@@ -59,6 +64,23 @@ def among(tasks: Collection[str], label: str | None, filter_: str | None) -> Cal
         return (not tasks or case.task in tasks) and label in (None, metric) and filter_ in (None, of)
 
     return wanted
+
+
+class Way(NamedTuple):
+    """How a verdict looks at documents: which option of multiple choice the model chose, and which filter reads texts.
+
+    `filter` is None for the first of each task, and where nothing depends on it.
+    """
+
+    norm: str = "none"
+    filter: str | None = None
+
+
+def way_of(task: str, verdict: str, frame: pd.DataFrame, chosen: Iterable[Choice], span: str) -> Way:
+    """The way of a verdict ``METRIC@FILTER``; `frame` is of any scores of the store, with labels."""
+    metric, _, name = verdict.partition("@")
+    later = frame.attrs.get("filters", {}).get(task, [])[1:]
+    return Way(NORMS.get(metric, "none"), name if name in later and by_filter(chosen, span) else None)
 
 
 def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | None = None) -> list[Case]:
@@ -81,7 +103,8 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
             limit = 0.5 if threshold is None else threshold
             wrong = (quality > limit if lower else quality < limit) if binary else None
             quality = -quality if lower else quality
-            scores, absent = _split(part, metrics, frame.attrs.get("unscored", {}))
+            reasons = _reasons(frame, str(task))
+            scores, absent = _split(part, metrics, reasons)
             suffix = f" {'<=' if lower else '>='} {threshold:g}" if threshold is not None else ""
             title = name + suffix + (LOWER if lower else "")
             documents = part["doc_id"].tolist()
@@ -95,6 +118,7 @@ def cases(frame: pd.DataFrame, metrics: Sequence[Choice], *, threshold: float | 
                     quality,
                     wrong,
                     absent=absent,
+                    reasons=reasons,
                     verdict=name,
                     documents=documents,
                     compute=takes,
@@ -110,8 +134,16 @@ def _samples(frame: pd.DataFrame, task: str) -> int:
     return int(of["sample"].to_numpy().max()) + 1 if "sample" in of else 1
 
 
+def _reasons(frame: pd.DataFrame, task: str) -> dict[str, str]:
+    """Why documents of a task are unscored, by metric; of any task where the frame does not say it of each."""
+    closely = frame.attrs.get("reasons", {})
+    named = {name for of in closely.values() for name in of}
+    known = {name: why for name, why in frame.attrs.get("unscored", {}).items() if name not in named}
+    return {name: "; or ".join(why) for name, why in {**known, **closely.get(task, {})}.items()}
+
+
 def _split(
-    part: pd.DataFrame, metrics: Sequence[Choice], unscored: Mapping[str, Mapping[str, int]]
+    part: pd.DataFrame, metrics: Sequence[Choice], reasons: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Oriented scores of the metrics that have any here, and why the others have none."""
     scores = oriented_scores(part, metrics)
@@ -120,7 +152,7 @@ def _split(
         if choice.metric.higher == "neutral":
             absent[choice.id] = "it has no direction"
         elif choice.id not in scores:
-            absent[choice.id] = " or ".join(unscored.get(choice.id, {})) or "no reason is known"
+            absent[choice.id] = reasons.get(choice.id) or "no reason is known"
     return scores, absent
 
 
@@ -159,6 +191,7 @@ def errors_by(case: Case, name: str, values: Sequence[Any]) -> list[Case]:
                 case.absent,
                 case.verdict,
                 compute=case.compute,
+                reasons=case.reasons,
             )
         )
     return found

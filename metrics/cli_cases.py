@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import click
 import pandas as pd
 
 from metrics import outside
-from metrics.cases import Case, among, cases, errors_by
+from metrics.cases import NORMS as NORMS
+from metrics.cases import Case, Way, among, cases, errors_by, way_of
 from metrics.choosing import choose
 from metrics.cli_options import View
 from metrics.core import Choice
-from metrics.frame import by_filter
 from metrics.manifest import is_store
 from metrics.report import Table
 from metrics.report import show as show_table
 from metrics.results import find_results, linked_results, store_of
 from metrics.store import Store, open_store
 from metrics.table import render
-
-NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
-"""How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
 
 
 def chosen_by(words: Sequence[str], view: View, against: str | None = None) -> tuple[list[Choice], str | None]:
@@ -85,23 +82,6 @@ class Scored(Protocol):
     def scores(  # noqa: D102
         self, metrics: Sequence[str], *, labels: Path | None, span: str, norm: str, filter: str | None
     ) -> pd.DataFrame: ...
-
-
-class Way(NamedTuple):
-    """How a verdict looks at documents: which option of multiple choice the model chose, and which filter reads texts.
-
-    `filter` is None for the first of each task, and where nothing depends on it.
-    """
-
-    norm: str = "none"
-    filter: str | None = None
-
-
-def way_of(task: str, verdict: str, frame: pd.DataFrame, chosen: Iterable[Choice], span: str) -> Way:
-    """The way of a verdict ``METRIC@FILTER``; `frame` is of any scores of the store, with labels."""
-    metric, _, name = verdict.partition("@")
-    later = frame.attrs.get("filters", {}).get(task, [])[1:]
-    return Way(NORMS.get(metric, "none"), name if name in later and by_filter(chosen, span) else None)
 
 
 def find_cases(

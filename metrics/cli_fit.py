@@ -9,13 +9,13 @@ import click
 import numpy as np
 import pandas as pd
 
-from metrics.cases import among
+from metrics.cases import Way, among
 from metrics.choosing import choose
 from metrics.cli_cases import chosen_by, resolve, write
 from metrics.cli_options import View, format_option, view_options
 from metrics.cli_store import save_frame
 from metrics.fitted.embeddings import attach, read_embeddings
-from metrics.fitted.inputs import Inputs, inputs_of
+from metrics.fitted.inputs import Inputs, inputs_of, other_layers
 from metrics.fitted.learn import Learnt, learn, probe_of
 from metrics.fitted.methods import METHODS, Recipe, recipe
 from metrics.fitted.nested import Scheme
@@ -164,6 +164,8 @@ def _read(
     short = len({path.name for path in paths}) == len(paths)
     parts = []
     for path, (store, source) in zip(paths, opened):
+        if strange := other_layers(inputs, first.manifest, store.manifest):
+            raise click.ClickException(f"{path}: {strange}; record both alike, or choose a method that reads states")
         for rows in read_rows(store, inputs, source, asked):
             name = f"{path.name if short else path}/{rows.name}"
             parts.append(rows if len(paths) == 1 else replace(rows, name=name))
@@ -193,17 +195,19 @@ def apply(probe: Path, store: Path, tasks: tuple[str, ...], other_model: bool, o
     if out.suffix not in (".csv", ".jsonl"):
         raise click.ClickException(f"--out {out}: the ending must be .csv or .jsonl")
     made = load_probe(probe)
-    opened = open_store(store) if is_store(store) else resolve(store, None)[0]
+    opened, source = (open_store(store), None) if is_store(store) else resolve(store, None)
     other = differs(made, opened.manifest)
     if other and not made.portable:
         raise click.ClickException(f"{store} is {other}: {made.id} reads that model's insides, so fit it anew")
     if other and not other_model:
         raise click.ClickException(f"{store} is {other}; pass --other-model to score it all the same")
+    if strange := other_layers(made.inputs, made.store, opened.manifest):
+        raise click.ClickException(f"{store}: {strange}; record it with those layers, or fit anew")
     if opened.manifest.get("dtype") != made.store.get("dtype"):
         click.echo(
             f"Warning: recorded in {opened.manifest.get('dtype')}, fitted on {made.store.get('dtype')}", err=True
         )
-    units = read_units(opened, made.inputs, source=None, span=made.span, norm=made.norm)
+    units = read_units(opened, made.inputs, source=source, span=made.span, way=Way(made.norm, made.filter))
     kept = units.frame["task"].isin(tasks).to_numpy() if tasks else np.ones(len(units.frame), dtype=bool)
     if not kept.any():
         held = ", ".join(sorted(set(units.frame["task"]))) or "no task"

@@ -19,6 +19,7 @@ from metrics.grid import grid_score
 from metrics.grid_report import REFERENCES, Scheme, grid_tables, show_grid
 from metrics.naming import words
 from metrics.outside import is_outside
+from metrics.plan import recorded
 from metrics.report import Table
 from metrics.samples import Beside
 from metrics.score import ScoreTable, Unit
@@ -151,8 +152,9 @@ def _composites(store: Store, metrics_: str, weightings_: str, poolings_: str, l
 def _recorded(store: Store, made: Sequence[Choice]) -> list[Choice]:
     """Those whose signals the store holds; the signals that are missing are named once."""
     held, known = set(recorded_signals(store)), signals()
-    lacking = sorted({n for c in made for n in c.metric.needs if n not in held and known[n].cost != "free"})
-    found = [c for c in made if not set(c.metric.needs) & set(lacking)]
+    needs = {c.id: {n for need in c.metric.needs for n in recorded(known[need], known)} for c in made}
+    lacking = sorted({n for names in needs.values() for n in names if n not in held and known[n].cost != "free"})
+    found = [c for c in made if not needs[c.id] & set(lacking)]
     if not found:
         _nothing(store, f"it lacks {', '.join(lacking)}; record again with signals={'+'.join(lacking)}")
     if lacking:

@@ -88,6 +88,7 @@ def labelled_frame(
         **table.values,
     }
     frame = pd.DataFrame(columns)
+    frame.attrs["reasons"] = {t: {name: sorted(why) for name, why in of.items()} for t, of in table.reasons.items()}
     frame.attrs["unscored"] = {name: dict(reasons) for name, reasons in table.unscored.items() if reasons}
     if found is not None:
         add_labels(frame, found)

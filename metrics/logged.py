@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metrics.logged_lines import BROKEN, lines_of
 from metrics.manifest import is_store, read_manifest
 from metrics.results import find_results, linked_results, samples_of, say_missing
 
@@ -63,8 +64,8 @@ def results_at(path: Path) -> list[Path]:
 def read_logged(results: Iterable[Path]) -> list[Logged]:
     """Every document of the samples beside these result files, by task and number; of two the later counts.
 
-    A last line without its end, as after a full disk, is left out with a warning; so are documents that the result file
-    counts and the samples lack.
+    A last line that is broken off, as after a full disk, is left out with a warning; so are documents that the result
+    file counts and the samples lack.
 
     Raises:
         metrics.results.NoSamples: a result file has none beside it.
@@ -75,19 +76,19 @@ def read_logged(results: Iterable[Path]) -> list[Logged]:
         seen: set[tuple[str, int]] = set()
         for path in samples_of(result):
             task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
-            *whole, last = path.read_text(encoding="utf-8-sig").split("\n")
-            for number, line in enumerate(whole, 1):
-                if line.strip():
-                    _enter(found, seen, task, line, f"{path}, line {number}")
-            if last.strip():
-                warnings.warn(f"{path}: the last line is broken off and left out", stacklevel=2)
+            for line in lines_of(path):
+                if line.broken:
+                    warnings.warn(f"{path}: {BROKEN}", stacklevel=2)
+                else:
+                    _enter(found, seen, task, line.sample, line.where)
             say_missing(path, task, sum(of == task for of, _ in seen))
     return [found[key] for key in sorted(found)]
 
 
-def _enter(found: dict[tuple[str, int], Logged], seen: set[tuple[str, int]], task: str, line: str, where: str) -> None:
+def _enter(
+    found: dict[tuple[str, int], Logged], seen: set[tuple[str, int]], task: str, sample: Any, where: str
+) -> None:
     try:
-        sample = json.loads(line)
         key = task, int(sample["doc_id"])
         document = sample.get("doc")
         filter_ = str(sample.get("filter", "none"))

@@ -1,7 +1,8 @@
 """Scores made elsewhere, by a probe or by somebody else's method, as metrics beside ours.
 
 A file has one row a document, or a sample of it: columns ``doc_id``, ``task`` where there are several, ``sample`` (0 if
-absent), and any number of columns of scores, of which a high one means uncertain.
+absent), and any number of columns of scores, of which a high one means uncertain. A column that has the name of one of
+our metrics, as in what `eval-ext score` writes, has that metric's direction.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 import pandas as pd
 
+from metrics.answers import UNMAPPED
+from metrics.choosing import choose
 from metrics.core import Choice, Metric, metrics
 
-NAMES = ("task", "doc_id", "sample", "option", "kind")
+NAMES = ("task", "doc_id", "sample", "option", "kind", UNMAPPED)
 """Columns that say whose the scores are, or which `eval-ext score` writes beside them."""
 
 BESIDE = ("label:", "doc:")
@@ -58,7 +61,8 @@ class Outside:
 
 
 def read_scores(path: Path) -> list[Choice[Metric]]:
-    """Each column of scores as a metric without needs; one that has the name of ours gets the file's behind it.
+    """Each column of scores as a metric without needs; one that has the name of ours gets the file's behind it, and the
+    direction of ours.
 
     Raises:
         ValueError: no column doc_id, none of scores, a value that is no number, or a document twice.
@@ -77,10 +81,22 @@ def read_scores(path: Path) -> list[Choice[Metric]]:
             values = frame[name].astype(float).tolist()
         except (ValueError, TypeError):
             raise ValueError(f"{path}: column {name} holds a value that is no number; leave the column out") from None
-        called = f"{name}@{path.stem}" if name in metrics() else name
+        ours = _ours(name)
+        called, higher = (f"{name}@{path.stem}", ours.higher) if ours else (name, "uncertain")
         compute = Outside(path, dict(zip(keys, values)))
-        made.append(Choice(Metric(called, (), {}, "uncertain", "1", str(path), compute, f"From {path}.")))
+        made.append(Choice(Metric(called, (), {}, higher, "1", str(path), compute, f"From {path}.")))
     return made
+
+
+def _ours(name: str) -> Metric | None:
+    """The metric of ours that a column is named after, by name or id, as in ``min_k(share=0.1)``."""
+    if name in metrics():
+        return metrics()[name]
+    try:
+        (choice,) = choose(name)
+    except ValueError:  # no metric of ours, or a word for several
+        return None
+    return choice.metric
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -28,7 +28,9 @@ def prediction_tables(
     those of all metrics. Left out is a task with all models that answered it (``dataset``), or one model on one task
     (``pair``), which leaves the same task of other models among the rows fitted on. The score is the mean label, higher
     is better. Columns: mean absolute error, the gain over the mean score of the rows fitted on, with a percentile
-    interval over resampled tasks, and Spearman's correlation of predicted and actual scores.
+    interval over resampled tasks, and Spearman's correlation of predicted and actual scores, both less the mean of the
+    rows fitted on. That mean is lower the higher the score left out, so predictions as they are would go against the
+    scores by construction. No interval: the predictions share the rows that they were fitted on.
     """
     kept = firsts(datasets)
     scores = np.array([mean_and_error(d.case.quality)[0] for d in kept])
@@ -64,16 +66,15 @@ def _row(
     gain = np.abs(constant - scores) - error
     row: dict[str, Any] = {"predictor": name, "mae": float(error.mean()), "gain": float(gain.mean())}
     row |= {"gain_lower": np.nan, "gain_upper": np.nan, "n": len(scores), "reason": ""}
-    rho = {"spearman": np.nan, "lower": np.nan, "upper": np.nan}
+    row["spearman"] = np.nan
     if name != CONSTANT:
         enough = len(np.unique(tasks)) >= stats.MIN_ITEMS
         if enough:
             found = stats.bootstrap_interval(stats.resampled_mean, gain, scores, seed=seed, group=tasks)
             row |= {"gain_lower": found.lower, "gain_upper": found.upper}
-        together = stats.spearman(predicted, scores)
-        rho = {"spearman": together.value, "lower": together.lower, "upper": together.upper}
-        row["reason"] = together.reason
-    return row | rho
+        together = stats.spearman(predicted - constant, scores - constant)
+        row |= {"spearman": together.value, "reason": together.reason}
+    return row
 
 
 def _notes(n: int, tasks: np.ndarray, leave: LeaveOut, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -83,6 +84,7 @@ def _notes(n: int, tasks: np.ndarray, leave: LeaveOut, rows: Sequence[Mapping[st
         f"{n} scores of {count} tasks; left out and predicted: {what}. Ridge, the penalty chosen without these.",
         "Gain: by how much the mean absolute error is below that of predicting the others' mean score; above 0 helps.",
     ]
+    notes.append("Spearman: of predicted and actual, both less the others' mean score; near 0 where nothing is known.")
     if count < stats.MIN_ITEMS:
         notes.append(f"Below {stats.MIN_ITEMS} tasks no interval of the gain is given, and order can be luck.")
     if leave == "pair":
@@ -107,7 +109,7 @@ def show(table: Table, format_: str) -> str:
     cells = [
         {"predictor": row["predictor"], "MAE": row["mae"]}
         | {"gain [95 % CI]": interval(row, "gain", "gain_lower", "gain_upper") if row["predictor"] != CONSTANT else "–"}
-        | {"Spearman [95 % CI]": interval(row, "spearman"), "n": row["n"]}
+        | {"Spearman": row["spearman"], "n": row["n"]}
         for row in table.rows
     ]
     return page(table.title, render(cells, format_), table.notes, format_)

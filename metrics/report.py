@@ -96,7 +96,7 @@ def auroc_table(
         notes.append(f"{asked} has no score here, so the gain is over {against}.")
     if replicates:
         notes.append(f"Intervals of AP and PRR: percentiles of {replicates} resamples of documents, seed {seed}.")
-    notes += _reversed(estimates) + _reasons(estimates, len(wrong)) + absent_notes(case)
+    notes += _scored(case) + _reversed(estimates) + _reasons(estimates, len(wrong), case.reasons) + absent_notes(case)
     return Table(case.title, rows, notes, estimates, against=against, alike=same)
 
 
@@ -200,7 +200,7 @@ def graded_table(case: Case, *, level: float = 0.95) -> Table:
         f"n = {len(quality)}, mean quality {spread}; graded label: positive correlations are good, chance is 0.",
         "Pass --threshold to call documents at or above it right and get AUROC.",
         *([] if finite else ["Some labels are infinite: they have a rank, but no mean and no PRR."]),
-        *_reasons(estimates, len(quality)),
+        *_reasons(estimates, len(quality), case.reasons),
         *absent_notes(case),
     ]
     return Table(case.title, rows, notes, estimates, graded=True, alike=alike(case.scores))
@@ -296,12 +296,26 @@ def _in_words(reason: str) -> str:
     return reason.replace(" positive", " wrong").replace(" negative", " right")
 
 
-def _reasons(estimates: Mapping[str, Estimate], n: int) -> list[str]:
-    """What is wrong with single rows; a reason common to all is said once."""
+def _scored(case: Case) -> list[str]:
+    """How many of the documents that are scored are wrong, where not all are: what chance is among them."""
+    ours = [score for name, score in case.scores.items() if name not in BASELINES]
+    wrong = case.wrong
+    if wrong is None or not ours:
+        return []
+    some = ~np.isnan(np.stack(ours)).all(axis=0)
+    if some.all() or not some.any():
+        return []
+    bad, n = int(wrong[some].sum()), int(some.sum())
+    return [f"Of {n} documents with a score {bad} are wrong: among them a random order has AP {bad / n:.3f}."]
+
+
+def _reasons(estimates: Mapping[str, Estimate], n: int, why: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with single rows; a reason common to all is said once. `why` says what left a score out."""
     by_reason: dict[str, list[str]] = {}
     for name, estimate in estimates.items():
         if estimate.reason:
-            by_reason.setdefault(_in_words(estimate.reason), []).append(name)
+            more = f" ({why[name]})" if why and name in why and "NaN" in estimate.reason else ""
+            by_reason.setdefault(_in_words(estimate.reason) + more, []).append(name)
     found = []
     for reason, names in by_reason.items():
         who = "All metrics" if len(names) == len(estimates) else ", ".join(names)

@@ -61,6 +61,8 @@ class ScoreTable:
     values: Mapping[str, Any]
     """A sequence of floats for each metric id."""
     unscored: dict[str, Counter[str]]
+    reasons: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    """The same reasons by task and metric id, where they are known so closely."""
 
 
 class FeatureArrays(dict[str, NDArray[np.float64]]):
@@ -163,7 +165,9 @@ def score(
         values[choice.id][row] = value
         if reason:
             instead = {REMEDY[kind]: why for kind, why in beside.annex.problems(chosen[row].key).items()}
-            table.unscored[choice.id][instead.get(reason, reason)] += 1
+            why = instead.get(reason, reason)
+            table.unscored[choice.id][why] += 1
+            table.reasons.setdefault(chosen[row].key.task, {}).setdefault(choice.id, set()).add(why)
 
     for row, available in _stream(chosen, metrics, fetch, span, known, beside):
         for choice in alone:

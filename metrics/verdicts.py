@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metrics.logged_lines import BROKEN, lines_of
 from metrics.results import NoSamples, say_missing
 
 
@@ -53,17 +54,12 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
     for path in paths:
         documents = set[Any]()
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
-        for number, line in enumerate(_lines(path), 1):
-            if line.strip():
-                try:
-                    sample = json.loads(line)
-                except ValueError as problem:
-                    if not line.endswith("\n"):
-                        warnings.warn(f"{path}: the last line is broken off and left out", stacklevel=2)
-                        break
-                    raise ValueError(f"{path}, line {number}: not a logged sample of lm-eval ({problem})") from None
-                yield from _verdicts(task, sample, f"{path}, line {number}")
-                documents.add(sample["doc_id"])
+        for line in lines_of(path):
+            if line.broken:
+                warnings.warn(f"{path}: {BROKEN}", stacklevel=2)
+            else:
+                yield from _verdicts(task, line.sample, line.where)
+                documents.add(line.sample["doc_id"])
         say_missing(path, task, len(documents))
 
 

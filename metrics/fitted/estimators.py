@@ -34,6 +34,7 @@ class Params:
 
 
 Apply = Callable[[Params, np.ndarray], np.ndarray]
+Fewest = Callable[[Mapping[str, Any]], int]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Estimator:
     apply: Apply
     source: str
     summary: str
+    fewest: Fewest
+    """How many documents the fit needs with these options."""
 
     def fit(self, x: np.ndarray, y: np.ndarray, options: Mapping[str, Any], seed: int) -> Params:
         """Learn; the seed goes to those that draw."""
@@ -58,12 +61,16 @@ F = TypeVar("F", bound=Callable[..., Params])
 _estimators: dict[str, Estimator] = {}
 
 
-def estimator(*, apply: Apply, source: str) -> Callable[[F], F]:
-    """Declare a fit function; `apply` is what scores with what it returns."""
+def _any_number(options: Mapping[str, Any]) -> int:  # noqa: ARG001
+    return 1
+
+
+def estimator(*, apply: Apply, source: str, fewest: Fewest = _any_number) -> Callable[[F], F]:
+    """Declare a fit function; `apply` is what scores with what it returns, `fewest` how many documents options need."""
 
     def register(function: F) -> F:
         options = {name: value for name, value in options_of(function).items() if name != "seed"}
-        made = Estimator(function.__name__, options, function, apply, source, summary_of(function))
+        made = Estimator(function.__name__, options, function, apply, source, summary_of(function), fewest)
         _estimators[made.name] = made
         return function
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from metrics.choosing import choose
+from metrics.choosing import choose, choose_features
+from metrics.core import signals
 from metrics.fitted.methods import Recipe
 from metrics.fitted.nested import Candidate
 from metrics.layers import select
@@ -84,6 +85,19 @@ def state_id(inputs: Inputs, manifest: Mapping[str, Any]) -> str:
         raise ValueError(f"layer {missing[0]} is needed and not recorded; the store has {_listed(recorded) or 'none'}")
     places = "/".join(str(recorded.index(layer)) for layer in inputs.layers)
     return f"{inputs.state}(places={places})"
+
+
+def other_layers(inputs: Inputs, fitted_on: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Which layers a store recorded, where a feature lists them and the store fitted on has others; else empty.
+
+    As many numbers of other layers would be read as if they were the same. States are taken at layers of given number.
+    """
+    here, there = ([int(layer) for layer in facts.get("layers") or ()] for facts in (manifest, fitted_on))
+    known = signals()
+    for one in choose_features(inputs.features) if here != there else ():
+        if any("layer" in known[need].axes for need in one.metric.needs):
+            return f"recorded layers {_listed(here) or 'none'}; {one.id} was learnt from {_listed(there) or 'none'}"
+    return ""
 
 
 def _listed(layers: Sequence[int]) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from metrics import stats
+from metrics.choosing import choose
 from metrics.fitted.inputs import Inputs
 from metrics.fitted.methods import Recipe
-from metrics.fitted.nested import Embeddings, Fitted, High, Scheme, Target, Wrong, best_split, fit_nested
+from metrics.fitted.nested import Embeddings, Fitted, High, Scheme, Target, Wrong, best_split, cross_scores, fit_nested
 from metrics.fitted.probe import Probe, as_curve, digests, store_facts
-from metrics.fitted.rows import Rows, norm_of
+from metrics.fitted.rows import Rows
 from metrics.stats.recalibration import Rising, Sigmoid
 
 LIBRARIES = ("eval-ext", "numpy", "scikit-learn", "scipy")
@@ -46,8 +47,8 @@ class Learnt:
 def learn(rows: Rows, inputs: Inputs, recipe: Recipe, scheme: Scheme, calibration: str = "") -> Learnt:
     """Fit a method, nested and grouped; with `calibration`, ``isotonic`` or ``platt``, also a curve to P(wrong).
 
-    The curve that is kept is fitted on the out-of-fold scores of all documents; the out-of-fold probabilities are each
-    by a curve that was fitted on the other folds' out-of-fold scores.
+    The curve that is kept is fitted on scores of all documents, each by a model of the kept choice that did not see it;
+    the out-of-fold probabilities are each by a curve that was fitted on the other folds' out-of-fold ranks.
 
     Raises:
         ValueError: what `fit_nested` refuses, or a target that is not there.
@@ -65,7 +66,8 @@ def learn(rows: Rows, inputs: Inputs, recipe: Recipe, scheme: Scheme, calibratio
     fit = stats.FITS[calibration]
     splits = [stats.Split(fitted.fold != k, fitted.fold == k) for k in range(scheme.folds)]
     crossed = stats.cross_fit(fitted.out_of_fold, rows.wrong, splits, fit)
-    curve = as_curve(fit(fitted.out_of_fold, rows.wrong))
+    raw = cross_scores(recipe.estimator, fitted.candidate, rows.x, target, fitted.fold, scheme.seed)
+    curve = as_curve(fit(raw, rows.wrong))
     return Learnt(rows, inputs, recipe, fitted, crossed, groups, calibration, curve)
 
 
@@ -85,6 +87,11 @@ def judge(learnt: Learnt, *, seed: int = 0, level: float = 0.95) -> stats.Estima
     return stats.bootstrap_interval(
         stats.resampled_auroc, learnt.out_of_fold, wrong, seed=seed, level=level, group=groups
     )
+
+
+def learns_low(target: str) -> bool:
+    """Whether low values of a metric are learnt, as it is one of confidence; a score of a probe means uncertain."""
+    return choose(target)[0].metric.higher == "confident"
 
 
 def probe_of(learnt: Learnt, manifest: Mapping[str, Any], scheme: Scheme, *, span: str, target: str = "wrong") -> Probe:
@@ -113,14 +120,14 @@ def probe_of(learnt: Learnt, manifest: Mapping[str, Any], scheme: Scheme, *, spa
         "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
     if rows.values is not None:
-        facts["threshold"] = best_split(rows.values)
+        facts["threshold"] = best_split(rows.values) * (-1 if learns_low(target) else 1)
     return Probe(
         learnt.recipe.id,
         learnt.recipe.method.estimator,
         inputs,
         candidate.layer,
         span,
-        norm_of(rows.verdict),
+        rows.way.norm,
         store_facts(manifest),
         learnt.recipe.method.portable,
         len(candidate.columns),
@@ -129,4 +136,5 @@ def probe_of(learnt: Learnt, manifest: Mapping[str, Any], scheme: Scheme, *, spa
         learnt.calibration,
         learnt.curve,
         facts,
+        rows.way.filter,
     )

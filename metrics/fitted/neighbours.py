@@ -22,7 +22,7 @@ def apply_neighbours(params: Params, x: np.ndarray) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0)
 
 
-@estimator(apply=apply_neighbours, source="arXiv:2502.16570")
+@estimator(apply=apply_neighbours, source="arXiv:2502.16570", fewest=lambda options: options["k"])
 def neighbours(x: np.ndarray, y: np.ndarray, *, k: int = 5) -> Params:
     """Share of wrong answers among the k nearest documents, by Euclidean distance of standardised inputs.
 

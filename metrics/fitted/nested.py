@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.stats import rankdata
 from tqdm import tqdm
 
 from metrics import stats
@@ -103,8 +104,8 @@ class High:
         return self.values[judged] >= best_split(self.values[fitted])
 
     def strata(self) -> np.ndarray:
-        """Above the median or not."""
-        return (self.values > np.median(self.values)).astype(int)
+        """At or above the best split of all or not; what is learnt in a fold is by the split of those fitted on."""
+        return (self.values >= best_split(self.values)).astype(int)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,10 @@ class Fitted:
     """The kept model and what judges it.
 
     `out_of_fold` and `in_sample` are scores (n,), `fold` (n,) the outer fold of each document; `chosen` what each outer
-    fold chose, `candidate` what was chosen on all documents.
+    fold chose, `candidate` what was chosen on all documents. `in_sample` are the
+    kept model's scores; `out_of_fold` are shares of the document's own fold that are below it, ties half, for the
+    folds' models differ in scale and level. `skipped` were not tried: their inputs do not vary, or an inner fold has
+    fewer documents than they need.
     """
 
     params: Params
@@ -177,6 +181,7 @@ class Fitted:
     in_sample: np.ndarray
     fold: np.ndarray
     chosen: Sequence[Candidate]
+    skipped: Sequence[Candidate] = ()
 
 
 def fit_nested(
@@ -203,18 +208,73 @@ def fit_nested(
     strata = target.strata()
     _enough(target, groups, scheme.folds)
     fold = grouped_folds(strata, groups, scheme.folds, seed=scheme.seed)
+    tried, skipped = _fit_for_use(estimator, candidates, x, target, groups, fold, scheme)
     out = np.full(len(target), np.nan)
     chosen = []
     for k in tqdm(range(scheme.folds), "folds", leave=False, disable=None):
         fitted, judged = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        candidate = choose(estimator, candidates, x, target, groups, fitted, scheme)
+        candidate = choose(estimator, tried, x, target, groups, fitted, scheme)
         params = _fit(estimator, candidate, x, target, fitted, scheme.seed)
         out[judged] = estimator.apply(params, x[np.ix_(judged, candidate.columns)])
         chosen.append(candidate)
     everything = np.arange(len(target))
-    candidate = choose(estimator, candidates, x, target, groups, everything, scheme)
+    candidate = choose(estimator, tried, x, target, groups, everything, scheme)
     params = _fit(estimator, candidate, x, target, everything, scheme.seed)
-    return Fitted(params, candidate, out, estimator.apply(params, x[:, candidate.columns]), fold, chosen)
+    inside = estimator.apply(params, x[:, candidate.columns])
+    return Fitted(params, candidate, _ranks(out, fold), inside, fold, chosen, skipped)
+
+
+def cross_scores(
+    estimator: Estimator, candidate: Candidate, x: np.ndarray, target: Target, fold: np.ndarray, seed: int
+) -> np.ndarray:
+    """Scores (n,) of one candidate, each document's by the model fitted on the other folds."""
+    out = np.full(len(target), np.nan)
+    for k in np.unique(fold):
+        fitted, judged = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        params = _fit(estimator, candidate, x, target, fitted, seed)
+        out[judged] = estimator.apply(params, x[np.ix_(judged, candidate.columns)])
+    return out
+
+
+def _ranks(scores: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Share of the own fold's scores that are below each, ties half; the order within a fold is kept."""
+    found = np.empty(len(scores))
+    for k in np.unique(fold):
+        own = fold == k
+        found[own] = (rankdata(scores[own]) - 0.5) / own.sum()
+    return found
+
+
+def _fit_for_use(
+    estimator: Estimator,
+    candidates: Sequence[Candidate],
+    x: np.ndarray,
+    target: Target,
+    groups: np.ndarray,
+    fold: np.ndarray,
+    scheme: Scheme,
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The candidates whose inputs vary, with documents enough in the smallest inner fold's part; and the others.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if len(candidates) == 1:
+        return list(candidates), []
+    sizes = []
+    for k in range(scheme.folds):
+        among = np.flatnonzero(fold != k)
+        inner = grouped_folds(target.strata()[among], groups[among], scheme.inner, seed=scheme.seed)
+        sizes.append(len(among) - int(np.bincount(inner).max()))
+    held = min(sizes)
+    varies = np.ptp(x, axis=0) > 0
+    usable = [estimator.fewest(one.options) <= held and bool(varies[one.columns].any()) for one in candidates]
+    if not any(usable):
+        raise ValueError(
+            f"none of {len(candidates)} choices can be tried: inputs do not vary, or the {held} documents that an "
+            "inner fold fits on are too few"
+        )
+    return [c for c, u in zip(candidates, usable) if u], [c for c, u in zip(candidates, usable) if not u]
 
 
 def choose(

@@ -42,7 +42,8 @@ def network(x: np.ndarray, y: np.ndarray, *, epochs: int = 5, rate: float = 1e-3
     mean, spread = standard(x)
     z = (x - mean) / spread
     batch: Any = min(BATCH, len(z))  # the stubs know only 'auto'
-    model = MLPClassifier(HIDDEN, alpha=0.0, batch_size=batch, learning_rate_init=rate, random_state=seed)
+    stream = np.random.RandomState(seed)  # an int would start each pass with the same order again
+    model = MLPClassifier(HIDDEN, alpha=0.0, batch_size=batch, learning_rate_init=rate, random_state=stream)
     for _ in range(epochs):  # one pass each; fit() would stop by a rule of its own, and warn
         model.partial_fit(z, y, classes=[False, True])
     arrays = {"mean": mean, "spread": spread}

@@ -48,6 +48,8 @@ class Probe:
     calibration: str = ""
     curve: Rising | Sigmoid | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    filter: str | None = None
+    """lm-eval's filter that reads the answers; None for the first of each task, and where nothing depends on it."""
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Scores (n,) of inputs (n, width), calibrated where a curve was fitted; NaN where an input is not finite.
@@ -119,6 +121,7 @@ def save_probe(probe: Probe, folder: Path) -> None:
         "layer": probe.layer,
         "span": probe.span,
         "norm": probe.norm,
+        "filter": probe.filter,
         "store": dict(probe.store),
         "portable": probe.portable,
         "width": probe.width,
@@ -168,6 +171,7 @@ def load_probe(folder: Path) -> Probe:
         facts["calibration"],
         _curve(facts["calibration"], _of(arrays, "curve.")),
         facts["facts"],
+        facts.get("filter"),
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from metrics.cases import Case, cases, oriented
-from metrics.choosing import choose_features
+from metrics.cases import Case, Way, cases, oriented, way_of
+from metrics.choosing import choose, choose_features
 from metrics.core import Choice, Metric
 from metrics.fitted.inputs import Inputs, state_id
-from metrics.fitted.rows import Rows, norm_of
+from metrics.fitted.rows import Rows
 from metrics.outside import is_outside, join
 from metrics.store import Store
 
@@ -31,14 +31,16 @@ class Units:
 
 
 def read_units(
-    store: Store, inputs: Inputs, *, source: Path | None, span: str, norm: str, also: Sequence[str] = ()
+    store: Store, inputs: Inputs, *, source: Path | None, span: str, way: Way, also: Sequence[str] = ()
 ) -> Units:
     """The units of a store with what a method reads of them and, in the frame, the metrics `also`.
+
+    `way` is that of the verdict: the option of multiple choice, and the filter that gives spans and clusters.
 
     Raises:
         ValueError: a signal that an input needs was recorded of no unit.
     """
-    options = {"labels": source, "span": span, "norm": norm}
+    options = {"labels": source, "span": span, "norm": way.norm, "filter": way.filter}
     frame = store.scores(list(dict.fromkeys([*inputs.metrics, *also])), **options)
     names = ([state_id(inputs, store.manifest)] if inputs.state else []) + list(inputs.features)
     arrays = store.features(names, **options) if names else {}
@@ -67,7 +69,7 @@ class Asked:
     threshold: float | None = None
     group: str = ""
     target: str = ""
-    """A metric that is learnt in place of right and wrong."""
+    """A metric that is learnt in place of right and wrong: the side of it that its direction calls uncertain."""
     beside: tuple[Choice[Metric], ...] = ()
     """Metrics to compare with, also ones whose scores come from files."""
 
@@ -76,19 +78,21 @@ def read_rows(store: Store, inputs: Inputs, source: Path | None, asked: Asked) -
     """The labelled documents of each wanted task, its first sample; one verdict a task.
 
     Raises:
-        ValueError: nothing is wanted, a task has several verdicts, a label is graded, or a field is unknown.
+        ValueError: nothing is wanted, a task has several verdicts, a label is graded, a field is unknown, or the
+            target has no direction.
     """
     also = [c.id for c in asked.beside if not is_outside(c)] + ([asked.target] if asked.target else [])
     plain = store.scores([], labels=source, span=asked.span)
     found = [case for case in cases(plain, [], threshold=asked.threshold) if asked.wanted(case)]
     _one_verdict(found, store)
-    read: dict[str, Units] = {}
+    chosen = [*choose([*inputs.metrics, *also]), *choose_features(inputs.features)]
+    read: dict[Way, Units] = {}
     made = []
     for case in found:
-        norm = norm_of(case.verdict)
-        if norm not in read:
-            read[norm] = read_units(store, inputs, source=source, span=asked.span, norm=norm, also=also)
-        made.append(_rows(read[norm], case, asked))
+        way = way_of(case.task, case.verdict, plain, chosen, asked.span)
+        if way not in read:
+            read[way] = read_units(store, inputs, source=source, span=asked.span, way=way, also=also)
+        made.append(replace(_rows(read[way], case, asked), way=way))
     return made
 
 
@@ -127,5 +131,13 @@ def _rows(units: Units, case: Case, asked: Asked) -> Rows:
         {c.id: oriented(part[c.id].to_numpy(dtype=float), c) for c in asked.beside},
         fields,
         case.label,
-        part[asked.target].to_numpy(dtype=float) if asked.target else None,
+        _target(part, asked.target) if asked.target else None,
     )
+
+
+def _target(part: pd.DataFrame, name: str) -> np.ndarray:
+    """The metric to learn, turned so that high means uncertain, as the scores of a probe do."""
+    (choice,) = choose(name)
+    if choice.metric.higher == "neutral":
+        raise ValueError(f"{name} has no direction, so neither side of it can be learnt as uncertain; choose another")
+    return oriented(part[name].to_numpy(dtype=float), choice)

@@ -8,7 +8,7 @@ import numpy as np
 
 from metrics import stats
 from metrics.cases import Case
-from metrics.fitted.learn import Learnt, judge
+from metrics.fitted.learn import Learnt, judge, learns_low
 from metrics.fitted.nested import High, Scheme, best_split
 from metrics.report import Table, auroc_table, macro_table
 
@@ -44,7 +44,8 @@ def fit_notes(learnt: Learnt, scheme: Scheme, target: str) -> list[str]:
     found = judge(learnt, seed=scheme.seed)
     notes = [
         f"Out-of-fold: each document scored by a model fitted without its fold; {scheme.folds} stratified folds of "
-        f"{groups} groups of equal documents, seed {scheme.seed}."
+        f"{groups} groups of equal documents, seed {scheme.seed}. A score is the document's rank within its fold, for "
+        "the folds' models differ in scale and level."
     ]
     if groups < len(rows):
         notes.append(
@@ -59,6 +60,9 @@ def fit_notes(learnt: Learnt, scheme: Scheme, target: str) -> list[str]:
     notes.append(
         f"{searched}. Kept, fitted on all: {fitted.candidate.words()}{', with ' + settled if settled else ''}."
     )
+    if fitted.skipped:
+        words = "; ".join(one.words() for one in fitted.skipped)
+        notes.append(f"Not tried, inputs do not vary or an inner fold fits on too few documents: {words}.")
     inside = stats.auroc(fitted.in_sample, rows.wrong).value
     notes.append(f"In-sample AUROC of the kept model {inside:.3f}: of the documents it was fitted on, so no result.")
     return [*notes, *_target_notes(learnt, target), *_calibration_notes(learnt), *rows.lost]
@@ -75,9 +79,12 @@ def _target_notes(learnt: Learnt, target: str) -> list[str]:
     high = High(values)
     everything = np.arange(len(values))
     found = stats.delong_interval(learnt.out_of_fold, high.learnt(everything))
-    rho = stats.spearman(learnt.out_of_fold, values)
+    sign = -1 if learns_low(target) else 1
+    side = ("high", "at or above") if sign > 0 else ("low", "at or below")
+    rho = stats.spearman(learnt.out_of_fold, sign * values)
     return [
-        f"Learnt: high {target}, at or above {best_split(values):.4g} (best split of all; each fold took its own). "
+        f"Learnt: {side[0]} {target}, {side[1]} {sign * best_split(values):.4g} "
+        "(best split of all; each fold took its own). "
         f"For that the out-of-fold AUROC is {found.value:.3f} [{found.lower:.3f}, {found.upper:.3f}], Spearman with "
         f"{target} {rho.value:.3f}; the table is of wrong answers."
     ]

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from metrics.cases import Way
 from metrics.fitted.folds import groups_of
 from metrics.fitted.inputs import Inputs
-
-NORMS = {"acc_norm": "chars", "acc_bytes": "bytes"}
-"""How lm-eval picks the option that a verdict is about; the log-likelihood itself for every other verdict."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class Rows:
     """Embeddings of the documents' samples (n, samples, width), NaN where missing, where a method learns from them."""
     lost: tuple[str, ...] = ()
     """Documents left out, in words."""
+    way: Way = field(default_factory=Way)
+    """How the verdict looks at documents."""
 
     def __len__(self) -> int:
         return len(self.wrong)
@@ -68,13 +68,16 @@ def pooled(parts: Sequence[Rows]) -> Rows:
     """All documents of several tasks together; fields that not all have are left out.
 
     Raises:
-        ValueError: their verdicts are about options that were picked in different ways.
+        ValueError: their verdicts are about options that were picked, or texts that were read, in different ways.
     """
     if len(parts) == 1:
         return parts[0]
     verdicts = list(dict.fromkeys(p.verdict for p in parts))
-    if len({norm_of(verdict) for verdict in verdicts}) > 1:
+    norms, filters = {p.way.norm for p in parts}, {p.way.filter for p in parts}
+    if len(norms) > 1:
         raise ValueError(f"verdicts {', '.join(verdicts)} judge differently picked options; choose one by --label")
+    if len(filters) > 1 and len({verdict.partition("@")[2] for verdict in verdicts}) > 1:
+        raise ValueError(f"verdicts {', '.join(verdicts)} judge what different filters read; choose one by --filter")
     values = [p.values for p in parts if p.values is not None]
     embeddings = [p.embeddings for p in parts if p.embeddings is not None]
     shared = [name for name in parts[0].fields if all(name in p.fields for p in parts)]
@@ -92,12 +95,8 @@ def pooled(parts: Sequence[Rows]) -> Rows:
         np.concatenate(values) if values else None,
         np.concatenate(embeddings) if embeddings else None,
         tuple(dict.fromkeys(note for p in parts for note in p.lost)),
+        Way(norms.pop(), next((name for name in filters if name is not None), None)),
     )
-
-
-def norm_of(verdict: str) -> str:
-    """How the option that a verdict is about was picked: ``none``, ``chars`` or ``bytes``."""
-    return NORMS.get(verdict.split("@")[0], "none")
 
 
 def usable(parts: Sequence[Rows], inputs: Inputs) -> tuple[list[Rows], Inputs]:

@@ -67,10 +67,10 @@ def transfer_table(
     """AUROC for wrong answers of a model fitted on each part and scored on each.
 
     On its own part a model is scored out-of-fold; on another by the model fitted on all of its part, without documents
-    of equal content that were fitted on. `against` is a metric that needs no fitting, as the last rows. Intervals are
-    DeLong's, over the documents scored.
+    of equal content, or of equal group, that were fitted on. `against` is a metric that needs no fitting, as the last
+    rows. Intervals are DeLong's, over the documents scored.
     """
-    codes = groups_of([hash_ or f"{i}" for i, hash_ in enumerate(h for p in parts for h in p.hashes.tolist())])
+    codes = groups_of([h for part in parts for h in part.hashes], [g for part in parts for g in part.group])
     ends = np.cumsum([0, *(len(p) for p in parts)])
     groups = [codes[start:stop] for start, stop in itertools.pairwise(ends)]
     rows: list[dict[str, Any]] = []

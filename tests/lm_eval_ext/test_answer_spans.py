@@ -5,13 +5,20 @@ import itertools
 import json
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
 from metrics.answers import NOT_GENERATED, UNMATCHED
+from metrics.cases import Way
 from metrics.cli import main
 from metrics.figures import tokens
+from metrics.fitted.estimators import estimators
+from metrics.fitted.inputs import Inputs
+from metrics.fitted.probe import Probe, digests, save_probe, store_facts
+from metrics.fitted.reading import Asked, read_rows
 from metrics.store import open_store
 from tasks import counting
 
@@ -199,3 +206,33 @@ def test_each_verdict_is_drawn_with_its_own_filter(run, tmp_path, monkeypatch):
         assert {key: value.tolist() for key, value in values.items()} == expected
     both = [key for key, value in seen["number"].items() if value.size]
     assert any(seen["number"][key].tolist() != seen["bracket"][key].tolist() for key in both)
+
+
+def nll_of(run, name):
+    return rows_of(open_store(run / "store"), span="exact", filter=name)["mean_nll"]
+
+
+@pytest.mark.parametrize(("name", "way"), [("number", Way()), ("bracket", Way(filter="bracket"))])
+def test_a_probe_learns_from_the_span_of_its_verdicts_filter(run, name, way):
+    asked = Asked(lambda case: case.verdict == f"exact_match@{name}", "exact", target="mean_nll")
+    (rows,) = read_rows(open_store(run / "store"), Inputs("", (), (), ("mean_nll",)), None, asked)
+    expected = nll_of(run, name).xs(0, level="sample").to_numpy()
+    assert rows.way == way and not all(math.isnan(v) for v in expected)
+    assert rows.x[:, 0] == pytest.approx(expected, nan_ok=True)
+    assert rows.values == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_probe_scores_the_span_of_its_filter(run):
+    """A probe that gives the odds of its one input back, the mean NLL."""
+    rows = np.random.default_rng(0).normal(size=(50, 1))
+    params = estimators()["logistic"].fit(rows, rows[:, 0] > 0, {}, 0)
+    facts = store_facts(open_store(run / "store").manifest)
+    inputs, trained = Inputs("", (), (), ("mean_nll",)), digests([])
+    probe = Probe("p", "logistic", inputs, None, "exact", "none", facts, True, 1, params, trained, filter="bracket")
+    save_probe(probe, run / "probe")
+    told("apply", run / "probe", run / "store", "--task", "asked", "--out", run / "applied.csv")
+    found = pd.read_csv(run / "applied.csv").set_index(["doc_id", "sample"])["p@probe"]
+    expected = nll_of(run, "bracket")
+    assert found.to_numpy() == pytest.approx(probe.scores(expected.to_numpy()[:, None]), nan_ok=True)
+    assert (found.notna() == expected.notna()).all() and found.notna().sum() > 20
+    assert not np.allclose(found, probe.scores(nll_of(run, "number").to_numpy()[:, None]), equal_nan=True)

@@ -196,6 +196,32 @@ def test_where_nothing_is_to_be_gained(tiny_model):
     assert read_once(tiny_model("mamba"), twice, whole, {}, 3) is None
 
 
+@pytest.mark.parametrize(
+    "own",
+    [{"max_new_tokens": 3}, {"max_new_tokens": 3, "max_length": 50}, {"min_new_tokens": 2}, {"do_sample": True}],
+    ids=lambda own: "+".join(own),
+)
+def test_the_models_own_generation_settings(own, tiny_model, make_lm, make_hf, asked):
+    """They are for the answers; the prompt is read without them, which would add tokens to its cache, or draws."""
+    model = tiny_model("llama")
+    model.generation_config.update(**own)
+    twice = torch.tensor([[4, 5, 6], [4, 5, 6]])
+    before = torch.get_rng_state()
+    cache = read_once(model, twice, torch.ones_like(twice), {}, 3)
+    assert cache is not None and cache.get_seq_length() == 2
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = generated(make_hf(model=model, batch_size=8), asked())
+    assert generated(make_lm(model=model, batch_size=8, repeats_together=True), asked()) == expected
+
+
+def test_a_cache_of_another_length_is_not_gone_on_from(tiny_model, monkeypatch):
+    model = tiny_model("llama")
+    twice = torch.tensor([[4, 5, 6], [4, 5, 6]])
+    longer = model(input_ids=twice[:1], use_cache=True)
+    monkeypatch.setattr(model, "generate", lambda **_: longer)
+    assert read_once(model, twice, torch.ones_like(twice), {}, 3) is None
+
+
 def test_beams_are_generated_as_ever(make_lm, make_hf, asked):
     settings = {"until": [], "max_gen_toks": 4, "do_sample": False, "num_beams": 2}
     requests = asked(repeats=2, settings=settings)

@@ -92,9 +92,31 @@ def test_another_model_is_refused(one, tmp_path):
     ok(*arguments, "--other-model")
 
 
+def test_other_recorded_layers_are_refused(tmp_path):
+    """As many numbers of other layers are not the inputs learnt from."""
+    for name, layers in (("a", [0, 2, 4]), ("b", [1, 3, 4])):
+        fitting.judged(tmp_path / name, of=f"{name}{{task}}{{i}}", layers=layers, lens=True)
+    method = ("--method", "profile_lr(c=1)")
+    ok("fit", tmp_path / "a" / "out", *method, "--out", tmp_path / "p")
+    says = "recorded layers 1, 3, 4; entropy_profile was learnt from 0, 2, 4"
+    refused("apply", tmp_path / "p", tmp_path / "b" / "store", "--out", tmp_path / "s.csv", says=says)
+    assert not (tmp_path / "s.csv").exists()
+    refused("fit", tmp_path / "a" / "out", tmp_path / "b" / "out", *method, "--transfer", says=says)
+
+
 def test_a_metric_as_the_target(one):
     text = ok("fit", one / "out", "--method", "entropy_lr(c=1)", "--target", "mean_entropy").stdout
     assert "Learnt: high mean_entropy, at or above" in text and "Spearman with mean_entropy 0.9" in text
+
+
+def test_a_confident_metric_is_learnt_where_it_is_low(one):
+    text = ok("fit", one / "out", "--method", "entropy_lr(c=1)", "--target", "min_probability").stdout
+    assert "Learnt: low min_probability, at or below" in text
+
+
+def test_a_metric_without_a_direction_is_no_target(one):
+    target = ("--target", "state_norm")
+    refused("fit", one / "out", "--method", "entropy_lr(c=1)", *target, says="state_norm has no direction")
 
 
 def test_boosting_over_metrics(one):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from commands import ok, refused
-from stores import judged
+from stores import judged, sampled
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,16 @@ def test_it_says_what_is_missing(made):
             says="nothing to combine: it lacks top_logprobs; record again with signals=top_logprobs")  # fmt: skip
     refused("grid", *made, "--metrics", "entropi", says="Did you mean 'entropy'?")
     refused("grid", *made, "--metrics", "", says="nothing to combine")
+
+
+def test_samples_stand_beside_what_is_recorded(tmp_path):
+    """What is gathered from samples, or read from texts, is nothing that a store holds by that name."""
+    store, samples = sampled(tmp_path, [float(i % 3 > 0) for i in range(30)])
+    asked = ("--samples", samples, "--metrics", "entropy", "--poolings", "mean", "--weightings", "uniform")
+    against = "discrete_semantic_entropy"
+    done = ok("grid", store, *asked, "--repeats", "2", "--against", against, "--format", "json")
+    assert "left out" not in done.stderr
+    assert against in done.stdout
 
 
 @pytest.mark.parametrize("layers", ["all", "0+1"])

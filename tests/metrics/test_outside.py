@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import call, ok, refused
 from sklearn.metrics import roc_auc_score
-from stores import judged
+from stores import judged, sampled
 
 from metrics.outside import read_scores
 
@@ -43,6 +43,29 @@ def test_a_column_named_as_one_of_ours_gets_the_files_name(tmp_path):
     assert choice.id == "mean_nll@mine"
 
 
+@pytest.mark.parametrize("name", ["min_k(share=0.1)", "entropy:mean@uniform"])
+def test_so_does_one_named_by_an_id(tmp_path, name):
+    (choice,) = read_scores(scores_file(tmp_path, header=f"doc_id,{name}"))
+    assert choice.id == f"{name}@mine"
+
+
+def test_what_score_wrote_keeps_its_direction(tmp_path):
+    """Natural signs are in the file: a metric that is high where the model is sure ranks as it does itself."""
+    store, samples = sampled(tmp_path, RIGHT)
+    names = ("--metrics", "mean_nll+self_consistency")
+    file = tmp_path / "ours.csv"
+    ok("score", store, *names, "--out", file)
+    found = rows_of(ok("auroc", store, "--samples", samples, *names, "--scores", file, "--format", "json"))
+    assert found["self_consistency"]["auroc"] > 0.7
+    for name in ("mean_nll", "self_consistency"):
+        assert found[f"{name}@ours"]["auroc"] == pytest.approx(found[name]["auroc"])
+
+
+def test_reasons_that_score_writes_are_no_scores(tmp_path):
+    file = scores_file(tmp_path, header="doc_id,mine,unmapped", rows=["0,1.5,", "1,2.5,the filter found nothing"])
+    assert [choice.id for choice in read_scores(file)] == ["mine"]
+
+
 def test_jsonl_with_several_columns_and_a_document_left_out(made, tmp_path):
     store, samples = made
     file = tmp_path / "probe.jsonl"
@@ -52,6 +75,7 @@ def test_jsonl_with_several_columns_and_a_document_left_out(made, tmp_path):
     assert found["a"]["n"] == found["b"]["n"] == 29
     assert found["a"]["unscored"] == 1
     assert found["a"]["auroc"] == pytest.approx(1 - found["b"]["auroc"])
+    assert any(f"(no score in {file})" in note for note in found["a"]["notes"])
 
 
 @pytest.mark.parametrize("command", ["calibration", "threshold", "table", "grid", "plot", "compare"])

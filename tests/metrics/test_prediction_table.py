@@ -62,6 +62,18 @@ def test_noise_does_not_help():
     assert by_name(summary)["mean_nll"]["gain"] < 0.05
 
 
+def test_the_correlation_of_noise_is_near_zero():
+    """Of predictions as they are it is near -1 here: the others' mean is low where the score is high."""
+    found, plain = [], []
+    for seed in range(12):
+        summary, pairs = prediction_tables(datasets(related=False, tasks=8, seed=seed), choose("mean_entropy"))
+        found.append(by_name(summary)["mean_entropy"]["spearman"])
+        rows = pairs.rows
+        plain.append(stats.spearman([r["predicted"] for r in rows], [r["actual"] for r in rows]).value)
+    assert np.mean(plain) < -0.8 and np.mean(found) > -0.4
+    assert "Spearman [95 % CI]" not in show(summary, "md") and "near 0 where nothing is known" in show(summary, "md")
+
+
 def test_too_few_are_said_not_predicted():
     (only,) = prediction_tables(datasets(tasks=3), CHOSEN)
     assert only.rows == [] and "3 to leave out, one at a time; at least 4 are needed" in only.notes[0]

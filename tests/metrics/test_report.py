@@ -341,3 +341,24 @@ def test_no_p_value_from_four_answers():
     table = auroc_table(one(made(quality=quality)))
     assert all(np.isnan(row["p"]) and np.isnan(row["p_bh"]) for row in table.rows)
     assert any("not tested, with fewer than 5 in a class" in note for note in table.notes)
+
+
+def test_reasons_are_the_tasks_own_and_chance_is_that_of_the_scored():
+    scores = np.array([0.1, np.nan, 0.3, 0.4, np.nan, 0.9])
+    frame = pd.DataFrame(
+        {
+            "task": ["t"] * 6 + ["other"],
+            "doc_id": [*range(6), 0],
+            "sample": 0,
+            "mean_nll": [*scores, np.nan],
+            "label:acc@none": [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0],
+        }
+    )
+    frame.attrs["unscored"] = {"mean_nll": {"empty answer": 2, "not generated": 1}}
+    frame.attrs["reasons"] = {"t": {"mean_nll": ["empty answer"]}, "other": {"mean_nll": ["not generated"]}}
+    other, one = cases(frame, choose("mean_nll"))
+    notes = auroc_table(one).notes
+    assert "mean_nll" in one.scores
+    assert any("2 of 6 scores are NaN" in note and note.endswith("(empty answer).") for note in notes), notes
+    assert "Of 4 documents with a score 1 are wrong: among them a random order has AP 0.250." in notes
+    assert other.absent == {"mean_nll": "not generated"}

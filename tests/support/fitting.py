@@ -10,9 +10,10 @@ LAYERS, WIDTH, BEST = [0, 2, 4], 4, 2
 SIGNALS = ("entropy", "logprob", "hidden_prompt", "hidden_last")
 
 
-def described(**more):
+def described(*, lens=False, **more):
     axes = {"entropy": ["token"], "logprob": ["token"], **{name: ["layer", "dim"] for name in SIGNALS[2:]}}
-    facts = stores.facts(names=("entropy", "logprob"), layers=LAYERS, revision="main", **{"weights": "w0", **more})
+    facts = stores.facts(names=("entropy", "logprob"), revision="main", **{"layers": LAYERS, "weights": "w0", **more})
+    axes |= {"lens_entropy": ["layer", "token"]} if lens else {}
     return {**facts, "signals": {name: {"axes": axis, "unit": "1"} for name, axis in axes.items()}}
 
 
@@ -33,6 +34,8 @@ def judged(folder, n=60, *, tasks=("t",), seed=0, direction=0, of="{task}{i}", *
             one = stores.record(i, task, seed=seed, names=("entropy", "logprob"), doc_hash=of.format(task=task, i=i))
             one.signals["hidden_last"] = torch.tensor(state, dtype=torch.float16)
             one.signals["hidden_prompt"] = torch.tensor(rng.normal(size=state.shape), dtype=torch.float16)
+            if facts.get("lens"):
+                one.signals["lens_entropy"] = torch.tensor(rng.random((len(LAYERS), len(one.signals["entropy"]))))
             records.append(one)
             verdict = {"metrics": ["acc"], "acc": float(not wrong), "filter": "none"}
             document = {"doc": {"half": i % 2, "size": i, "block": i // 3}, "doc_hash": of.format(task=task, i=i)}

@@ -1,6 +1,7 @@
 """Small stores of made-up records, for tests of the commands on whole stores."""
 
 import json
+from dataclasses import replace
 
 import torch
 
@@ -97,6 +98,16 @@ def judged(folder, right):
         one.signals.update(entropy=entropy, logprob=-torch.rand(one.token_count, generator=made))
         records.append(one)
     return write(folder / "store", records, shard_records=16), results(folder / "out", "t", right)
+
+
+def sampled(folder, right):
+    """A store of three samples a document, of which the wrong ones differ, and lm-eval's result file."""
+    records = []
+    for i, good in enumerate(right):
+        for k, text in enumerate("aaa" if good else "aab" if i % 2 else "abc"):
+            one = record(i, tokens=3, names=("entropy", "logprob"), seed=3 * i + k)
+            records.append(replace(one, key=one.key._replace(occurrence=k), answer=text))
+    return write(folder / "store", records, shard_records=100), results(folder / "out", "t", right)
 
 
 def contents(store):

@@ -6,6 +6,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import shuffle
 
 from metrics.fitted.estimators import estimators
 from metrics.fitted.neighbours import apply_neighbours, neighbours
@@ -84,13 +85,25 @@ def test_neighbours_by_hand():
 def test_the_network_is_scikit_learns_after_as_many_passes():
     x, y = draw()
     z = StandardScaler().fit_transform(x)
-    peer = MLPClassifier((256, 128, 64), alpha=0.0, batch_size=32, random_state=3)
+    peer = MLPClassifier((256, 128, 64), alpha=0.0, batch_size=32, random_state=np.random.RandomState(3))
     for _ in range(4):
         peer.partial_fit(z, y, classes=[False, True])
     params = network(x, y, epochs=4, seed=3)
     assert apply_network(params, x) == pytest.approx(peer.predict_proba(z)[:, 1], abs=1e-12)
     assert [params.arrays[f"weight_{i}"].shape for i in range(4)] == [(6, 256), (256, 128), (128, 64), (64, 1)]
     assert not np.array_equal(apply_network(network(x, y, epochs=4, seed=4), x), apply_network(params, x))
+
+
+def test_each_pass_of_the_network_has_an_order_of_its_own(monkeypatch):
+    orders = []
+
+    def kept(rows, random_state):
+        orders.append(shuffle(rows, random_state=random_state))
+        return orders[-1]
+
+    monkeypatch.setattr("sklearn.neural_network._multilayer_perceptron.shuffle", kept)
+    network(*draw(), epochs=5, seed=3)
+    assert len(orders) == 5 and len({tuple(order) for order in orders}) == 5
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -39,6 +39,7 @@ def made(name, calibration=""):
         calibration,
         FITS[calibration](raw, y) if calibration else None,
         {"n": 80, "seed": 0},
+        "strict-match",
     )
 
 
@@ -50,6 +51,7 @@ def test_loaded_scores_are_those_saved(tmp_path, name, calibration):
     loaded = load_probe(tmp_path / "p")
     new = draw(1)[0]
     np.testing.assert_array_equal(loaded.scores(new), probe.scores(new))
+    assert loaded.filter == "strict-match"
     assert (loaded.inputs, loaded.layer, loaded.facts, loaded.store) == (probe.inputs, 2, probe.facts, STORE)
     assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["model.json", "model.safetensors"]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metrics.cases import Way
 from metrics.fitted.embeddings import attach, read_embeddings
 from metrics.fitted.inputs import Inputs
 from metrics.fitted.learn import judge, learn
@@ -54,7 +55,15 @@ def test_pooled_tasks():
     both = pooled([rows(), rows("b", seed=1)])
     assert both.name == "a + b" and len(both) == 200 and len(np.unique(both.groups())) == 200
     with pytest.raises(ValueError, match="judge differently picked options"):
-        pooled([rows(), replace(rows("b"), verdict="acc_norm@none")])
+        pooled([rows(), replace(rows("b"), verdict="acc_norm@none", way=Way("chars"))])
+
+
+def test_pooled_tasks_are_read_by_one_filter():
+    """A filter that is the first of one task and the second of another is one filter."""
+    first, second = replace(rows(), verdict="em@x"), replace(rows("b", seed=1), verdict="em@x", way=Way(filter="x"))
+    assert pooled([first, second]).way == Way(filter="x")
+    with pytest.raises(ValueError, match="em@y, em@x judge what different filters read; choose one by --filter"):
+        pooled([replace(first, verdict="em@y"), second])
 
 
 def test_groups_widen_the_interval_by_resampling():

@@ -1,5 +1,7 @@
 """The transfer matrix on planted shifts, and documents set apart by a field."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,18 @@ def test_documents_of_equal_content_are_left_out():
     found = cells(table)
     assert found["a", "b"]["n"] == found["b", "a"]["n"] == 50 and found["a", "a"]["n"] == 150
     assert "200 documents fitted on elsewhere in the matrix" in " ".join(table.notes)
+
+
+def test_documents_of_a_group_that_was_fitted_on_are_left_out():
+    """Fifty documents of each part are questions on passages that the other part has questions on as well."""
+    a = replace(domain("a", 1), group=np.array([f"g{i // 5}" for i in range(150)], object))
+    b = replace(domain("b", 1, seed=1), group=np.array([f"g{20 + i // 5}" for i in range(150)], object))
+    table = transfer_table([a, b], INPUTS, RECIPE, Scheme(), against="mean_nll")
+    found = cells(table)
+    assert found["a", "b"]["n"] == found["b", "a"]["n"] == 100 and found["b", "b"]["n"] == 150
+    left = b.part(np.arange(150) >= 50)
+    assert found["a", "b"]["auroc"] == auroc(learn(a, INPUTS, RECIPE, Scheme()).scores(left), left.wrong).value
+    assert "100 documents fitted on elsewhere in the matrix" in " ".join(table.notes)
 
 
 def test_parts_by_a_field():
