@@ -206,6 +206,7 @@ class HFStoreLM(HFLM):
         try:
             check_repeats(asked, own, samples=self._options.plan.samples, tell=self._say)
         except ValueError as problem:
+            self._recorder.discard()
             fail(problem)
         self._notes.generations(asked, together=self._together.asked)
 

@@ -145,6 +145,11 @@ class Recorder:
                 )
         self._stopped = True
 
+    def discard(self) -> None:
+        """End a run that is refused before anything is recorded; an empty store that it began goes with it."""
+        self._guard(self.writer.discard)
+        self._stopped = True
+
     def _guard(self, action: Callable[[], Any]) -> None:
         try:
             action()

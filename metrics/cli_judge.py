@@ -13,6 +13,7 @@ import click
 from tqdm.auto import tqdm
 
 from metrics import judge as judging
+from metrics import providers
 from metrics.cli_cases import write
 from metrics.cli_options import format_option
 from metrics.judge import Item, Work
@@ -104,7 +105,8 @@ def judge(
     settings = _settings({"temperature": 0, "max_tokens": max_tokens, "seed": seed}, body)
     results = results_at(path)
     documents = _of_tasks(read_logged(results), tasks)
-    work = judging.make_work(documents, judging.Wanted(question, gold, filter_, skip_exact))
+    fallbacks = _fallbacks(documents, filter_, results) if filter_ is not None else ()
+    work = judging.make_work(documents, judging.Wanted(question, gold, filter_, skip_exact), fallbacks)
     prompts = {item: judging.prompt_of(item, template) for item in work.asked}
     keys = {text: judging.key_of(model, text, settings) for text in prompts.values()}
     with Cache(cache or out.with_suffix(".cache.jsonl")) as held:
@@ -154,6 +156,14 @@ def _of_tasks(documents: list[Logged], tasks: Sequence[str]) -> list[Logged]:
     if strange := [task for task in tasks if task not in known]:
         raise click.ClickException(f"--task {strange[0]}: there is no such task; the samples have {', '.join(known)}")
     return [one for one in documents if not tasks or one.task in tasks]
+
+
+def _fallbacks(documents: Sequence[Logged], filter_: str, results: Sequence[Path]) -> set[tuple[str, int]]:
+    filters = {task: steps for result in results for task, steps in settings_of(result).filters.items()}
+    found, said = judging.unmatched(documents, filter_, filters, providers.load("answers"))
+    for line in said:
+        click.echo(line, err=True)
+    return found
 
 
 def _counter(path: Path) -> Callable[[str], int]:
@@ -213,8 +223,9 @@ def _asked(
             why = f"{problem}".removesuffix(".")
             kept = f"what it answered is kept in {held.path}, and " if got else ""
             raise click.ClickException(
-                f"{endpoint.url} failed after {got:,} of {len(to_ask):,} calls: {why}{'' if why.endswith('?') else ';'} "
-                f"{kept}no labels are written. Run the same command again {'to go on' if got else 'when it answers'}"
+                f"{endpoint.url} failed after {got:,} of {len(to_ask):,} calls: {why}"
+                f"{'' if why.endswith('?') else ';'} {kept}no labels are written. "
+                f"Run the same command again {'to go on' if got else 'when it answers'}"
             ) from None
     return refused
 

@@ -101,9 +101,13 @@ def plot(
     def documents(way: Way) -> pd.DataFrame:
         return store.scores("answer_length", labels=source, span=view.span, norm=way.norm, filter=way.filter)
 
-    def of_case(case: Case | None) -> pd.DataFrame:
-        plain = documents(Way(filter=view.filter if view.span in FROM_FILTER else None))
-        return documents(way_of(case.task, case.verdict, plain, (), view.span)) if case else plain
+    @functools.cache
+    def spanned(filter_: str | None) -> Store:
+        return store.spanned(view.span, labels=source, filter=filter_)
+
+    def way(case: Case | None) -> Way:
+        plain = Way(filter=view.filter if view.span in FROM_FILTER else None)
+        return way_of(case.task, case.verdict, documents(plain), (), view.span) if case else plain
 
     def unlabelled() -> dict[str, dict[str, np.ndarray]]:
         ours = [choice.id for choice in chosen if not is_outside(choice)]
@@ -111,9 +115,10 @@ def plot(
         return {task: oriented_scores(frame.loc[frame["task"] == task], shown) for task in view.tasks or held}
 
     request = looking.Request(
-        store=store.spanned(view.span, labels=source, filter=view.filter),
+        store=spanned(view.filter),
+        spanned=lambda case: spanned(way(case).filter),
         cases=[case for case, _ in found],
-        frame=of_case,
+        frame=lambda case: documents(way(case)),
         scores=unlabelled,
         tasks=view.tasks or held,
         metrics=[choice.id for choice in shown],

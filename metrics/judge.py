@@ -12,11 +12,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from metrics.answers import UNMATCHED, Read
 from metrics.logged import Logged, golds_of, question_of
+from metrics.results import Steps
 
 ONE = """\
 You check an answer to a question against the expected answer.
@@ -77,7 +79,8 @@ class Work:
 
     Attributes:
         asked: documents by item, in their order.
-        known: documents whose label is known without asking, with it and the reason: ``empty`` or ``exact``.
+        known: documents whose label is known without asking, with it and the reason: ``empty``,
+            ``unmatched`` or ``exact``.
         left_out: documents that cannot be judged, by reason.
         sources: where the questions of each task come from.
     """
@@ -88,11 +91,51 @@ class Work:
     sources: dict[str, Counter[str]]
 
 
-def make_work(documents: Iterable[Logged], wanted: Wanted) -> Work:
+def unmatched(
+    documents: Sequence[Logged], filter: str, filters: Mapping[str, Mapping[str, Steps]], read: Read
+) -> tuple[set[tuple[str, int]], list[str]]:
+    """The documents, by task and number, in which a filter matched nothing, so that what it logged is its fallback.
+
+    Args:
+        documents: what was logged.
+        filter: the filter's name.
+        filters: the steps of the filters of each task.
+        read: applies a filter, as of `metrics.answers.read_answers`.
+
+    Returns:
+        Them, and a line for each task whose filter cannot be applied here, where what it logged is taken for an answer.
+    """
+    found: set[tuple[str, int]] = set()
+    said: list[str] = []
+    for task in dict.fromkeys(one.task for one in documents):
+        texts = {one.doc_id: one for one in documents if one.task == task and one.response is not None}
+        steps = filters.get(task, {}).get(filter)
+        if steps is None or not texts:
+            continue
+        try:
+            readings = read(steps, [one.response or "" for one in texts.values()], [one.doc for one in texts.values()])
+        except ValueError as problem:
+            said.append(f"{task}: filter '{filter}': {problem}; what it gives where it matches nothing is judged too")
+            continue
+        pairs = zip(texts.values(), readings, strict=True)
+        found |= {
+            (task, one.doc_id)
+            for one, made in pairs
+            if made.why == UNMATCHED and made.value == one.filtered.get(filter)
+        }
+    return found, said
+
+
+def make_work(documents: Iterable[Logged], wanted: Wanted, fallbacks: Collection[tuple[str, int]] = ()) -> Work:
     """Sort documents into those to ask about, those known and those left out.
 
-    An empty answer is wrong without asking. A document without a text as answer (multiple choice), or without gold
-    answer, is left out.
+    An empty answer is wrong without asking, and so is a filter's fallback. A document without a text as answer
+    (multiple choice), or without gold answer, is left out.
+
+    Args:
+        documents: what was logged.
+        wanted: which texts are judged.
+        fallbacks: task and number of the documents in which the filter matched nothing, from `unmatched`.
 
     Raises:
         ValueError: no document has been through the filter asked for, or one lacks a field asked for.
@@ -111,6 +154,8 @@ def make_work(documents: Iterable[Logged], wanted: Wanted) -> Work:
             work.left_out[f"{one.task}: no gold answer"] += 1
         elif not answer.strip():
             work.known.append((one, False, "empty"))
+        elif (one.task, one.doc_id) in fallbacks:
+            work.known.append((one, False, "unmatched"))
         elif wanted.skip_exact and normalised(answer) in set(map(normalised, golds)):
             work.known.append((one, True, "exact"))
         else:
@@ -165,7 +210,7 @@ def key_of(model: str, prompt: str, settings: Mapping[str, Any]) -> str:
 def label_rows(work: Work, replies: Mapping[Item, str], judge: str) -> tuple[list[dict[str, Any]], Counter[str]]:
     """One row a labelled document, in the order of task and number, and the unclear replies by what they say.
 
-    Columns: task, doc_id, doc_hash, correct (0 or 1), by (``judge``, ``empty`` or ``exact``), judge.
+    Columns: task, doc_id, doc_hash, correct (0 or 1), by (``judge``, ``empty``, ``unmatched`` or ``exact``), judge.
     """
     found: list[tuple[Logged, bool, str]] = list(work.known)
     unclear: Counter[str] = Counter()

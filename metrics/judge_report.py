@@ -52,7 +52,11 @@ class Estimate:
         ]
 
 
-WORDS = {"empty": "with an empty answer, wrong without asking", "exact": "equal to the gold, right without asking"}
+WORDS = {
+    "empty": "with an empty answer, wrong without asking",
+    "unmatched": "in which the filter matched nothing, wrong without asking",
+    "exact": "equal to the gold, right without asking",
+}
 
 
 def estimate(

@@ -12,7 +12,7 @@ from typing import Any
 
 from metrics.logged_lines import BROKEN, lines_of
 from metrics.manifest import is_store, read_manifest
-from metrics.results import find_results, linked_results, samples_of
+from metrics.results import find_results, linked_results, samples_of, say_missing
 
 QUESTIONS = ("question", "query", "goal", "inputs", "input", "prompt", "text")
 """Fields of a document in which questions are looked for, the first that holds a text."""
@@ -64,7 +64,8 @@ def results_at(path: Path) -> list[Path]:
 def read_logged(results: Iterable[Path]) -> list[Logged]:
     """Every document of the samples beside these result files, by task and number; of two the later counts.
 
-    A last line that is broken off, as after a full disk, is left out with a warning.
+    A last line that is broken off, as after a full disk, is left out with a warning; so are documents that the result
+    file counts and the samples lack.
 
     Raises:
         metrics.results.NoSamples: a result file has none beside it.
@@ -80,6 +81,7 @@ def read_logged(results: Iterable[Path]) -> list[Logged]:
                     warnings.warn(f"{path}: {BROKEN}", stacklevel=2)
                 else:
                     _enter(found, seen, task, line.sample, line.where)
+            say_missing(path, task, sum(of == task for of, _ in seen))
     return [found[key] for key in sorted(found)]
 
 

@@ -28,11 +28,13 @@ NEEDS_DOC = "this shows one document; pass --doc N"
 class Request:
     """What is to be drawn.
 
-    `frame` has a row for each unit, with its labels; `scores` the oriented scores of a task's units, for tasks without
-    labels; `texts` gives the text of each token of a record, the prompt's first.
+    `store` has the spans of the filter asked for, `spanned` those of a case's own filter; `frame` has a row for each
+    unit, with its labels; `scores` the oriented scores of a task's units, for tasks without labels; `texts` gives the
+    text of each token of a record, the prompt's first.
     """
 
     store: Store
+    spanned: Callable[[Case | None], Store]
     cases: Sequence[Case]
     frame: Callable[[Case | None], pd.DataFrame]
     scores: Callable[[], Mapping[str, dict[str, np.ndarray]]]
@@ -148,9 +150,11 @@ def _signals(request: Request, axes: tuple[str, ...], called: str, kind: str, dr
         yield f"none of {', '.join(request.signals)} is a recorded {called} signal; pass --signal NAME for another"
     for name in fitting:
         step = "step" in axes_of(request.store, name)
-        for title, keys, wrong in _populations(request):
-            held = {key: v[..., :-1] if step else v for key, v in values(request.store, name, keys, request.span)}
+        for title, store, keys, wrong in _populations(request):
+            held = {key: v[..., :-1] if step else v for key, v in values(store, name, keys, request.span)}
             if held:
+                nothing = next(iter(held.values()))[..., :0]
+                held |= {key: nothing for key in keys if key not in held}  # counted as left out
                 yield draw(request, name, title, held, wrong)
             else:
                 yield f"{title}: no record has '{name}' and the span '{request.span}'"
@@ -231,17 +235,22 @@ def _unit(request: Request, name: str) -> str:
     return request.store.manifest["signals"][name].get("unit", "1")
 
 
-def _populations(request: Request) -> Iterator[tuple[str, list[Key], dict[Key, bool] | None]]:
-    """Title, records and errors of each case; of each task where nothing is labelled."""
+def _populations(request: Request) -> Iterator[tuple[str, Store, list[Key], dict[Key, bool] | None]]:
+    """Title, store with its spans, records and errors of each case; of each task where nothing is labelled."""
     for case in request.cases:
         frame = request.frame(case)
         part = frame.loc[(frame["task"] == case.task) & frame[f"label:{case.verdict}"].notna()]
         keys = keys_of(part)
-        yield case.title, keys, None if case.wrong is None else dict(zip(keys, map(bool, case.wrong)))
+        yield (
+            case.title,
+            request.spanned(case),
+            keys,
+            None if case.wrong is None else dict(zip(keys, map(bool, case.wrong))),
+        )
     if not request.cases:
         frame = request.frame(None)
         for task in request.tasks:
-            yield task, keys_of(frame.loc[frame["task"] == task]), None
+            yield task, request.spanned(None), keys_of(frame.loc[frame["task"] == task]), None
 
 
 def _documents(request: Request) -> Iterator[tuple[str, Key, list[str]]]:

@@ -7,6 +7,7 @@ task beside it. hf-store puts the store's path into the first.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,21 @@ def linked_results(manifest: Mapping[str, Any]) -> list[Path]:
     """The result files that a store's manifest points at and that are still there, oldest first."""
     named = [path for run in manifest["runs"] for path in run.get("results", ())]
     return [path for path in map(Path, dict.fromkeys(named)) if path.is_file()]
+
+
+def say_missing(samples: Path, task: str, held: int) -> None:
+    """Warn where a file of samples has fewer documents than the result file beside it says were evaluated."""
+    results = samples.with_name(f"results_{_stamp(samples)}.json")
+    try:
+        counts = json.loads(results.read_text(encoding="utf-8")).get("n-samples") or {}
+        wanted = int(counts[task]["effective"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # no result file, or one that does not say
+        return
+    if held < wanted:
+        warnings.warn(
+            f"{samples}: holds {held} of the {wanted} documents that {results.name} counts; the rest are left out",
+            stacklevel=3,
+        )
 
 
 def samples_of(results: Path) -> list[Path]:

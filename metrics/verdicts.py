@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metrics.logged_lines import BROKEN, lines_of
-from metrics.results import NoSamples
+from metrics.results import NoSamples, say_missing
 
 
 class LabelName(NamedTuple):
@@ -48,15 +48,19 @@ class Verdict:
 def read_samples(paths: Iterable[Path]) -> Iterator[Verdict | LabelName]:
     """Verdicts of lm-eval sample files; a metric that is not one number a document comes as its bare name.
 
-    A last line that is broken off, as after a full disk, is left out with a warning.
+    A last line that is broken off, as after a full disk, is left out with a warning; so are documents that the result
+    file counts and the file lacks.
     """
     for path in paths:
+        documents = set[Any]()
         task = path.stem.removeprefix("samples_").rsplit("_", 1)[0]
         for line in lines_of(path):
             if line.broken:
                 warnings.warn(f"{path}: {BROKEN}", stacklevel=2)
             else:
                 yield from _verdicts(task, line.sample, line.where)
+                documents.add(line.sample["doc_id"])
+        say_missing(path, task, len(documents))
 
 
 def read_results(results: Mapping[str, Any]) -> Iterator[Verdict | LabelName]:

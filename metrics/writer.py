@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,20 @@ class Writer:
             finally:
                 self._lock.release()
                 self._lock = None
+
+    def discard(self) -> None:
+        """Remove a store that this run began and has nothing in; any other, or another process's, is closed."""
+        shards = self.path / "shards"
+        if self._lock is None or self.rank or self._run or self._pending or any(shards.iterdir()):
+            self.close()
+            return
+        (self.path / MANIFEST).unlink()
+        self._lock.release()
+        self._lock = None
+        with suppress(OSError):  # what others put there stays
+            shards.rmdir()
+            (self.path / "lock").unlink(missing_ok=True)
+            self.path.rmdir()
 
 
 def _refuse_existing(path: Path) -> None:

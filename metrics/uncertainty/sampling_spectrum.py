@@ -97,8 +97,10 @@ def eigenscore(sample_states: Tensor, *, layer: str = "0.5", scale: str = "covar
 
     J takes the mean over the features from each state. ``scale=covariance`` divides S by dim - 1, as INSIDE's code
     does, whose logarithm is decimal; ``scale=gram`` does not, as the paper and LM-Polygraph have it. Equal states leave
-    ln alpha for all eigenvalues but one. INSIDE takes the state after another token (see `hidden_last`) and, before it,
-    clips features at recorded percentiles, which is not done here. ``layer=all`` is the mean over layers.
+    ln alpha for all eigenvalues but one, so (ln(n s² + alpha) + (n - 1) ln alpha) / n, s² the state's own entry of S:
+    not a constant, it orders such documents by the spread of one state. INSIDE takes the state after another token (see
+    `hidden_last`) and, before it, clips features at recorded percentiles, which is not done here. ``layer=all`` is the
+    mean over layers.
 
     Raises:
         ValueError: `layer` names no recorded layer, or `scale` is unknown.

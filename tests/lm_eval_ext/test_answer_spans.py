@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from metrics.answers import NOT_GENERATED, UNMATCHED
 from metrics.cases import Way
 from metrics.cli import main
+from metrics.figures import tokens
 from metrics.fitted.estimators import estimators
 from metrics.fitted.inputs import Inputs
 from metrics.fitted.probe import Probe, digests, save_probe, store_facts
@@ -182,6 +183,29 @@ def test_a_filter_that_is_not_there(run):
     result = CliRunner().invoke(main, ["score", str(run / "store"), "--span", "exact", "--filter", "nmber"])
     assert result.exit_code == 1
     assert "filter 'nmber' is not known; the results have bracket, number" in result.output
+
+
+def test_each_verdict_is_drawn_with_its_own_filter(run, tmp_path, monkeypatch):
+    seen, curves = {}, tokens.curves
+
+    def spy(title, signal, unit, values, wrong):
+        seen[title.split("@")[1]] = values
+        return curves(title, signal, unit, values, wrong)
+
+    monkeypatch.setattr(tokens, "curves", spy)
+    out = ("--out", tmp_path, "--signal", "entropy", "--metrics", "mean_nll")
+    told("plot", run / "out", "curves", "--task", "asked", "--span", "exact", *out)
+    store = open_store(run / "store")
+    assert set(seen) == {"number", "bracket"}
+    for name, values in seen.items():
+        expected = {}
+        for record in store.spanned("exact", filter=name).records(["entropy"]):
+            if record.key.task == "asked" and record.key.occurrence == 0:
+                start, stop = record.spans.get("exact", (0, 0))
+                expected[record.key] = record.signals["entropy"][start:stop].tolist()
+        assert {key: value.tolist() for key, value in values.items()} == expected
+    both = [key for key, value in seen["number"].items() if value.size]
+    assert any(seen["number"][key].tolist() != seen["bracket"][key].tolist() for key in both)
 
 
 def nll_of(run, name):

@@ -1,5 +1,7 @@
 """Greedy repeats are refused where samples are compared, and said elsewhere; what a run notes of its generations."""
 
+from pathlib import Path
+
 import pytest
 
 from lm_eval_ext.repeats import check_repeats, generations
@@ -37,6 +39,19 @@ def test_greedy_repeats_are_refused_before_the_first_generation(make_lm, asked):
         lm.generate_until(asked(COLD), disable_tqdm=True)
     assert "\n" not in str(caught.value)
     assert calls == []
+    assert not Path(lm.store_path).exists()  # so that the same command may run again with the settings advised
+
+
+def test_what_was_recorded_before_a_refusal_is_kept(make_lm, asked, tmp_path):
+    lm = make_lm(metrics="standard+sampling", store=tmp_path / "s")
+    lm.generate_until(asked(WARM), disable_tqdm=True)
+    with pytest.raises(ValueError, match="toy2: repeats=3"):
+        lm.generate_until(asked(COLD, task="toy2"), disable_tqdm=True)
+    assert len(open_store(tmp_path / "s")) == 6
+    again = make_lm(metrics="standard+sampling", store=tmp_path / "s", store_mode="resume")
+    with pytest.raises(ValueError, match="toy: repeats=3"):
+        again.generate_until(asked(COLD), disable_tqdm=True)
+    assert len(open_store(tmp_path / "s")) == 6
 
 
 def test_greedy_repeats_are_said_and_evaluated_where_no_samples_are_compared(make_lm, make_hf, asked, capsys, reopened):

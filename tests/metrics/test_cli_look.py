@@ -1,12 +1,15 @@
 """`plot` and `explain` as a user calls them, on a store with every kind of signal."""
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import stores
 import torch
 from commands import ok, refused
+
+from metrics.figures import tokens
 
 LABELS = "doc_id,correct,task\n" + "".join(f"{i},{int(i % 3 > 0)},t\n" for i in range(24))
 AXES = {
@@ -57,6 +60,23 @@ def test_every_kind_is_drawn_with_its_numbers(store, tmp_path):
     assert told.stdout == "" and told.stderr.count("wrote ") == 20
     received = pd.read_csv(next(out.glob("*attention_received.csv")))
     assert received["layer"].unique().tolist() == [1, 2]
+
+
+def test_a_record_without_the_span_is_counted_as_left_out(tmp_path, monkeypatch):
+    seen, curves = {}, tokens.curves
+
+    def spy(title, signal, unit, values, wrong):
+        seen.update({key.doc_id: value.size for key, value in values.items()})
+        return curves(title, signal, unit, values, wrong)
+
+    monkeypatch.setattr(tokens, "curves", spy)
+    described = {k: {"axes": v, "unit": "nat", "cost": COST.get(k, "logits")} for k, v in AXES.items()}
+    rows = [replace(record(i), spans={}) if i == 5 else record(i) for i in range(24)]
+    stores.write(tmp_path / "s", rows, {**stores.facts(), "signals": described, "layers": [0, 1, 2]})
+    (tmp_path / "labels.csv").write_text(LABELS)
+    given = ("curves", "--signal", "entropy", "--metrics", "mean_nll", "--out", tmp_path / "f")
+    ok("plot", tmp_path / "s", "--labels", tmp_path / "labels.csv", *given)
+    assert len(seen) == 24 and [doc for doc, size in seen.items() if not size] == [5]
 
 
 def test_what_lacks_a_signal_is_named_and_the_rest_drawn(tmp_path):

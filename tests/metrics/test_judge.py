@@ -5,7 +5,19 @@ import json
 import pytest
 from judging import logged, write_log
 
-from metrics.judge import Item, Wanted, check_template, key_of, label_rows, make_work, normalised, prompt_of, verdict
+from lm_eval_ext.filtered import read
+from metrics.judge import (
+    Item,
+    Wanted,
+    check_template,
+    key_of,
+    label_rows,
+    make_work,
+    normalised,
+    prompt_of,
+    unmatched,
+    verdict,
+)
 from metrics.logged import read_logged
 
 
@@ -107,6 +119,25 @@ def test_filters(tmp_path):
     assert item.answer == "4"
     with pytest.raises(ValueError, match="no task has the filter 'loose'; the samples have flexible, strict"):
         make_work(found, Wanted(filter="loose"))
+
+
+def test_a_fallback_is_wrong_without_asking(tmp_path):
+    filters = {"strict": "[invalid]", "last": "4"}
+    lines = [*logged(0, "It is 4.", filters=filters), *logged(1, "#### 4", filters={"strict": "4", "last": "4"})]
+    lines += logged(2, "#### [invalid]", "[invalid]", filters={"strict": "[invalid]", "last": "4"})  # it says so itself
+    found = documents(tmp_path, lines)
+    steps = ({"function": "regex", "regex_pattern": "#### (.+)"}, {"function": "take_first"})
+    lost, said = unmatched(found, "strict", {"sums": {"strict": steps}}, read)
+    assert (lost, said) == ({("sums", 0)}, [])
+    work = make_work(found, Wanted(filter="strict", skip_exact=True), lost)
+    assert [(one.doc_id, right, by) for one, right, by in work.known] == [
+        (0, False, "unmatched"),
+        (1, True, "exact"),
+        (2, True, "exact"),
+    ]
+    own, (line,) = unmatched(found, "strict", {"sums": {"strict": ({"function": "custom"},)}}, read)
+    assert own == set() and line.startswith("sums: filter 'strict': its function 'custom' is the task's own Python")
+    assert unmatched(found, "strict", {}, read) == (set(), [])
 
 
 def test_a_filter_of_one_task_only(tmp_path):

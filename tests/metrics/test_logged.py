@@ -1,12 +1,14 @@
 """Logged documents: texts, filters, verdicts, questions and gold answers, and what is no such log."""
 
 import json
+import re
 
 import pytest
 from judging import logged, write_log
 
 from metrics.logged import PROMPT, golds_of, question_of, read_logged, results_at
-from metrics.results import NoSamples
+from metrics.results import NoSamples, samples_of
+from metrics.verdicts import read_samples
 
 
 def read(tmp_path, lines):
@@ -117,3 +119,17 @@ def test_no_samples_beside_it(tmp_path):
     results.write_text(json.dumps({}))
     with pytest.raises(NoSamples, match="--log_samples"):
         read_logged([results])
+
+
+def test_whole_lines_that_are_lost(tmp_path):
+    lines = [line for i in range(3) for line in logged(i, "4", filters={"a": "4", "b": "4"})]
+    results = write_log(tmp_path, lines, content={"n-samples": {"sums": {"original": 9, "effective": 5}}})
+    (samples,) = samples_of(results)
+    told = f"{samples.name}: holds 3 of the 5 documents that {results.name} counts"
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        assert len(read_logged([results])) == 3
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        assert len({one.doc_id for one in read_samples([samples])}) == 3
+    for whole in ({"n-samples": {"sums": {"effective": 3}}}, {"n-samples": {}}, {}):
+        write_log(tmp_path, lines, content=whole)
+        assert len(read_logged([results])) == 3
