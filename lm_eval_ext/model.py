@@ -124,7 +124,7 @@ class HFStoreLM(HFLM):
             self._recorder = open_together(self, self._options, host)
         except (ValueError, OSError) as problem:
             fail(problem)
-        self._notes = Notes(self._recorder, self.rank)
+        self.notes = Notes(self._recorder, self.rank)
         self._end = weakref.finalize(self, self._recorder.close)
         announce_results()
         self._say(f"recording into {self.store_path}")
@@ -208,7 +208,7 @@ class HFStoreLM(HFLM):
         except ValueError as problem:
             self._recorder.discard()
             fail(problem)
-        self._notes.generations(asked, together=self._together.asked)
+        self.notes.generations(asked, together=self._together.asked)
 
     @property
     def batch_size(self) -> Any:
@@ -297,7 +297,7 @@ class HFStoreLM(HFLM):
             found = super()._detect_batch_size(*args, **kwargs)
         finally:
             self._probing = False
-        self._notes.batch_size(found)
+        self.notes.batch_size(found)
         return found
 
     # ------------------------------------------------------------------ the end

@@ -24,6 +24,7 @@ from torch import Tensor
 from lm_eval_ext.elicit import Text
 from lm_eval_ext.forced import ForcedPass
 from lm_eval_ext.recorder import say
+from lm_eval_ext.repeats import generations
 from lm_eval_ext.replay_log import GENERATION, Asked, Scanned, read, windows
 from lm_eval_ext.replay_text import Answer, Prompt, answer_spans, encode_answer, encode_prompt
 from lm_eval_ext.requests import Identity, identify
@@ -255,6 +256,7 @@ def _likelier(lm: HFStoreLM) -> Likelier:
 def _generated(lm: HFStoreLM, asked: Sequence[Asked], tallies: Tallies, keep: bool, likelier: Likelier) -> None:
     """Encode the texts of a window, then record those whose ids give them back, in batches of equal length."""
     identities = iter(_identified(asked))
+    lm.notes.generations(generations([one.request for one in asked]), together=False)
     items = []
     for one in asked:
         prompt = encode_prompt(lm, *one.request.args)

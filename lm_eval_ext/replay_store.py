@@ -38,13 +38,15 @@ def chosen_keys(source: Store, tasks: Sequence[str], limit: int | None) -> list[
     """The records to replay: of the given tasks (all by default), of at most `limit` documents each.
 
     Raises:
-        ValueError: the store keeps no token ids, or lacks a task.
+        ValueError: the store keeps no token ids, holds no record, or lacks a task.
     """
     if not source.manifest.get("store_text", True):
         raise ValueError(
             f"{source.path} was recorded with store_text=no and holds no token ids; replay lm-eval's log of it instead"
         )
     held = {key.task for key in source.entries()}
+    if not held:
+        raise ValueError(f"{source.path} holds no record; record again, or replay lm-eval's log")
     for task in tasks:
         if task not in held:
             raise ValueError(f"{source.path} holds no task '{task}'; it holds {', '.join(sorted(held))}")
@@ -119,6 +121,8 @@ def replay_store(lm: HFStoreLM, source: Store, keys: Sequence[Key], tallies: Tal
     Raises:
         OSError: the new store takes no more records.
     """
+    settings = [entry for run in source.manifest["runs"] for entry in run.get("generation", ()) if "settings" in entry]
+    lm.notes.generations(settings, together=False)  # greedy repeats are told by it
     wanted = [*IDS, "logprob"] if "logprob" in source.manifest["signals"] else list(IDS)
     records = source.records(wanted, keys)
     while window := list(itertools.islice(records, WINDOW)):

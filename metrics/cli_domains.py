@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import click
 import numpy as np
+import pandas as pd
 
 from metrics import clusters, domains, providers, stats
 from metrics.choosing import choose
@@ -77,8 +78,11 @@ def domains_command(
     store, source = resolve(path, given)
     filter_ = view.filter if by_filter([choice], view.span) else None
     ids = [LENGTH] if is_outside(choice) else [choice.id, LENGTH]
-    norm = NORMS.get(view.label or "", "none")
-    frame = join(store.scores(ids, labels=source, span=view.span, norm=norm, filter=filter_), [choice])
+    frame = store.scores(ids, labels=source, span=view.span, filter=filter_)
+    norm = _norm(frame, view)
+    if norm != "none":
+        frame = store.scores(ids, labels=source, span=view.span, norm=norm, filter=filter_)
+    frame = join(frame, [choice])
     say_unused(frame)
     logged = read_logged(results_at(given if given is not None and given.suffix in ("", ".json") else path))
     verdict = Verdict(view.tasks, view.label, view.filter, view.threshold, no_labels)
@@ -104,6 +108,13 @@ def domains_command(
     write([table], format_, out, show_domains)
     if plot is not None:
         _plot(rows, choice.id, f"{len(answers.text):,} questions of {', '.join(sorted(set(answers.task)))}", plot)
+
+
+def _norm(frame: pd.DataFrame, view: View) -> str:
+    """Which option of multiple choice the scores are of: the one that the verdict is about, where there is one."""
+    names = {c.removeprefix("label:").partition("@")[0] for c in frame.columns if c.startswith("label:")}
+    norms = {NORMS.get(name, "none") for name in ({view.label} if view.label else names)}
+    return norms.pop() if len(norms) == 1 else "none"
 
 
 def _one(name: str, view: View) -> Choice:

@@ -19,7 +19,7 @@ from metrics.fitted.inputs import Inputs, inputs_of, other_layers
 from metrics.fitted.learn import Learnt, learn, probe_of
 from metrics.fitted.methods import METHODS, Recipe, recipe
 from metrics.fitted.nested import Scheme
-from metrics.fitted.probe import FACTS, differs, load_probe, overlap, save_probe
+from metrics.fitted.probe import FACTS, differs, load_probe, other_model, overlap, save_probe
 from metrics.fitted.reading import Asked, read_rows, read_units
 from metrics.fitted.report import fit_tables
 from metrics.fitted.rows import Rows, pooled, usable
@@ -166,6 +166,9 @@ def _read(
     for path, (store, source) in zip(paths, opened):
         if strange := other_layers(inputs, first.manifest, store.manifest):
             raise click.ClickException(f"{path}: {strange}; record both alike, or choose a method that reads states")
+        other = other_model(store.manifest, first.manifest)
+        if other and not chosen.method.portable:
+            raise click.ClickException(f"{path} is {other}: {chosen.method.name} reads the insides of one model")
         for rows in read_rows(store, inputs, source, asked):
             name = f"{path.name if short else path}/{rows.name}"
             parts.append(rows if len(paths) == 1 else replace(rows, name=name))

@@ -28,8 +28,20 @@ class View(NamedTuple):
     scores: tuple[Path, ...] = ()
 
     def outside(self) -> list[Choice[Metric]]:
-        """The scores from elsewhere, as metrics that need nothing."""
-        return [choice for file in self.scores for choice in read_scores(file)]
+        """The scores from elsewhere, as metrics that need nothing.
+
+        Raises:
+            click.ClickException: two files have a column of the same name.
+        """
+        found: dict[str, Choice[Metric]] = {}
+        for file in self.scores:
+            for choice in read_scores(file):
+                if choice.id in found:
+                    raise click.ClickException(
+                        f"--scores {file}: column {choice.id} is in another file too; rename one"
+                    )
+                found[choice.id] = choice
+        return list(found.values())
 
 
 span_option = click.option("--span", type=click.Choice(SPANS), default="answer", show_default=True)

@@ -107,7 +107,7 @@ def _bleu(matches: Sequence[int], length: int, reference: int) -> float:
 
 def tokens_13a(text: str) -> tuple[str, ...]:
     """Words as mteval-v13a cuts them, in their own case."""
-    text = text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
+    text = text.rstrip().replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for entity, character in ENTITIES.items():
         text = text.replace(entity, character)
     text = f" {text} "

@@ -114,8 +114,11 @@ def _keys(path: Path, frame: pd.DataFrame) -> list[tuple[str, int, int]]:
     tasks: Sequence[Any] = frame["task"].tolist() if "task" in frame else [""] * len(frame)
     samples: Sequence[Any] = frame["sample"].tolist() if "sample" in frame else [0] * len(frame)
     try:
-        keys = [(str(t), int(d), int(s)) for t, d, s in zip(tasks, frame["doc_id"].tolist(), samples)]
-    except (ValueError, TypeError):
+        numbers = [(float(d), float(s)) for d, s in zip(frame["doc_id"].tolist(), samples)]
+        if any(d != int(d) or s != int(s) for d, s in numbers):
+            raise ValueError
+        keys = [(str(t), int(d), int(s)) for t, (d, s) in zip(tasks, numbers)]
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{path}: doc_id and sample must be whole numbers") from None
     key, count = next(iter(Counter(keys).most_common(1)), (("", 0, 0), 0))
     if count > 1:

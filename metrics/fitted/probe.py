@@ -82,15 +82,22 @@ def store_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differs(probe: Probe, manifest: Mapping[str, Any]) -> str:
-    """What of the model tells a store from the one fitted on, in words; empty when nothing does.
-
-    Equal weights are the same model under any name; where one of the stores knows no weights, name and revision count.
-    """
+    """What of the model tells a store from the one fitted on, in words; empty when nothing does."""
     here, there = store_facts(manifest), probe.store
+    return "" if same_model(here, there) else f"of {_named(here)}, the probe of {_named(there)}"
+
+
+def other_model(manifest: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """The same of two stores' manifests."""
+    here, there = store_facts(manifest), store_facts(first)
+    return "" if same_model(here, there) else f"of {_named(here)}, the first of {_named(there)}"
+
+
+def same_model(here: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Equal weights are the same model under any name; where one store knows no weights, name and revision count."""
     if here["weights"] and there.get("weights"):
-        return "" if here["weights"] == there["weights"] else f"of {_named(here)}, the probe of {_named(there)}"
-    same = all(here[name] == there.get(name) for name in ("model", "revision"))
-    return "" if same else f"of {_named(here)}, the probe of {_named(there)}"
+        return here["weights"] == there["weights"]
+    return all(here[name] == there.get(name) for name in ("model", "revision"))
 
 
 def _named(facts: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from logs import sample, write_log
 
 from lm_eval_ext.model import HFStoreLM
 from metrics.manifest import read_manifest
+from metrics.sampled import greedy
 from metrics.store import open_store
 
 SIGNALS = ("logprob", "entropy", "top_logprobs", "hidden_norm", "tokens", "prompt_tokens")
@@ -93,6 +94,7 @@ def test_the_manifest_says_what_was_replayed(runs, replayed):
     assert [t["requests"] for t in run["replay"]["tallies"]] == [3, 33]
     assert run["results"] == [str(next((runs / "hf").rglob("results_*.json")))]
     assert not (store.path / "unfaithful.jsonl").exists()
+    assert greedy(store.manifest, "counting_gen"), run["generation"]  # so repeats of it would be refused
 
 
 def test_a_store_from_its_own_ids(runs, replayed):
@@ -102,6 +104,7 @@ def test_a_store_from_its_own_ids(runs, replayed):
     labels = store.scores("mean_nll")["label:exact_match@none"]
     assert labels.notna().sum() == 8
     assert store.manifest["runs"][0]["replay"]["of"] == "store"
+    assert store.manifest["runs"][0]["generation"] == open_store(runs / "store").manifest["runs"][0]["generation"]
 
 
 def test_every_type_of_request_repeats_and_an_empty_answer(instance, demo_model, replayed, tmp_path):

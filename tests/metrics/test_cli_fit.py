@@ -90,6 +90,9 @@ def test_another_model_is_refused(one, tmp_path):
     arguments = ("apply", tmp_path / "plain", tmp_path / "o" / "store", "--out", tmp_path / "s.csv")
     refused(*arguments, says="pass --other-model")
     ok(*arguments, "--other-model")
+    both = (one / "store", tmp_path / "o" / "store", "--transfer")
+    refused("fit", *both, *FIT, says="reads the insides of one model")
+    ok("fit", *both, "--method", "entropy_lr(c=1)")
 
 
 def test_other_recorded_layers_are_refused(tmp_path):

@@ -30,7 +30,7 @@ def test_bleu_is_that_of_sacrebleu_both_ways_round(a, b):
 
 @given(st.text(alphabet="ab1.,-&;\n $%{}é中\"'", max_size=30))
 def test_words_of_bleu_are_those_of_13a(text):
-    assert list(tokens_13a(text)) == sacrebleu.BLEU().tokenizer(text).split()
+    assert list(tokens_13a(text)) == sacrebleu.BLEU().tokenizer(text.rstrip()).split()  # as sentence_bleu hands it over
 
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.lists(st.integers(0, 4), max_size=12))

@@ -78,7 +78,7 @@ def test_jsonl_with_several_columns_and_a_document_left_out(made, tmp_path):
     assert any(f"(no score in {file})" in note for note in found["a"]["notes"])
 
 
-@pytest.mark.parametrize("command", ["calibration", "threshold", "table", "grid", "plot", "compare"])
+@pytest.mark.parametrize("command", ["calibration", "threshold", "table", "grid", "plot"])
 def test_every_command_with_a_view_takes_it(made, tmp_path, command):
     store, samples = made
     file = scores_file(tmp_path)
@@ -88,7 +88,6 @@ def test_every_command_with_a_view_takes_it(made, tmp_path, command):
         "table": (store, "--samples", samples, "--metrics", "mean_entropy"),
         "grid": (store, "--samples", samples, "--metrics", "entropy", "--weightings", "uniform", "--against", "mine"),
         "plot": (store, "roc", "--labels", samples, "--metrics", "mean_entropy", "--out", tmp_path, "--data"),
-        "compare": (store, store, "--labels-a", samples, "--labels-b", samples, "--by", "mean_entropy"),
     }[command]
     result = call(command, *asked, "--scores", file)
     assert result.exit_code == 0, result.output
@@ -104,6 +103,8 @@ def test_every_command_with_a_view_takes_it(made, tmp_path, command):
         ("doc_id,mine", ["1,high"], "column mine holds a value that is no number"),
         ("doc_id,mine", ["1,2", "1,3"], "document 1, sample 0 stands there 2 times"),
         ("doc_id,mine", ["first,2"], "doc_id and sample must be whole numbers"),
+        ("doc_id,mine", ["0.7,2"], "doc_id and sample must be whole numbers"),
+        ("doc_id,mine", ["inf,2"], "doc_id and sample must be whole numbers"),
         ("doc_id,task,mine", ["1,other,2"], "no score of these documents, of t; its tasks: other"),
         ("doc_id,mine", [], "no score of these documents"),
     ],
@@ -116,3 +117,10 @@ def test_what_is_wrong_with_a_file_is_said(made, tmp_path, header, rows, says):
 def test_a_file_that_is_not_there(made, tmp_path):
     refused("auroc", made[0], "--samples", made[1], "--scores", tmp_path / "gone.csv", says="does not exist")
     refused("auroc", made[0], "--samples", made[1], "--scores", tmp_path / "x.npz", says="must be .csv or .jsonl")
+
+
+def test_a_column_in_two_files_is_refused(made, tmp_path):
+    store, samples = made
+    files = [scores_file(tmp_path, name) for name in ("a.csv", "b.csv")]
+    asked = [word for file in files for word in ("--scores", file)]
+    refused("auroc", store, "--samples", samples, *asked, says="column mine is in another file too")
