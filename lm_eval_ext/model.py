@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -196,19 +196,21 @@ class HFStoreLM(HFLM):
                         found[place] = answer
             return found
 
-        self._look_over(requests)
-        return answered(self, "generate_until", requests, ask)
-
-    def _look_over(self, requests: Sequence[Instance]) -> None:
-        """Note how answers are going to be generated, and refuse repeats that are all one answer."""
         asked = generations(requests)
+        self._look_over(asked)
+        try:
+            return answered(self, "generate_until", requests, ask)
+        finally:
+            self.notes.generations(asked, together=self._together.asked)
+
+    def _look_over(self, asked: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse repeats that are all one answer, before any is generated."""
         own = self.model.generation_config.to_dict() if self.model.can_generate() else {}
         try:
             check_repeats(asked, own, samples=self._options.plan.samples, tell=self._say)
         except ValueError as problem:
             self._recorder.discard()
             fail(problem)
-        self.notes.generations(asked, together=self._together.asked)
 
     @property
     def batch_size(self) -> Any:

@@ -64,6 +64,10 @@ def by_loops(logits, states, maps, first, tokens):
     made["logits"] = logits[first : first + len(tokens)]
     made["hidden"] = states[:, first:]
     made["hidden_norm"] = [[math.sqrt(math.fsum(v * v for v in s)) for s in layer[first:]] for layer in states]
+    made["hidden_prompt"] = [layer[first] for layer in states]
+    made["hidden_last"] = [layer[-1] for layer in states]
+    several = len(states[0]) - first > 2
+    made["hidden_second_last"] = [layer[-2] if several else np.full_like(layer[-1], math.nan) for layer in states]
     made["hidden_mean"] = [np.mean(layer[first + 1 :], 0) for layer in states]
     made["attention"] = rows
     made["attention_diagonal"] = [[[h[t][first + t] for t in range(len(h))] for h in layer] for layer in rows]

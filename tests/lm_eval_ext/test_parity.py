@@ -316,7 +316,7 @@ def test_the_manifest_tells_the_run(files, demo_model):
     assert manifest["libraries"]["torch"] == torch.__version__
     assert manifest["signals"]["top_logprobs"]["axes"] == ["token", "top=20"]
     assert {s["unit"] for s in manifest["signals"].values()} >= {"nat", "1"}
-    assert manifest["runs"][0]["generation"][0]["until"] == [")"]
+    assert manifest["runs"][0]["generation"][0]["settings"]["until"] == [")"]
     assert {"commit", "dirty"} == set(manifest["git"] or {"commit": 0, "dirty": 0})
 
 
