@@ -15,7 +15,7 @@ from metrics.cli_cases import chosen_by, resolve, write
 from metrics.cli_options import View, format_option, view_options
 from metrics.cli_store import save_frame
 from metrics.fitted.embeddings import attach, read_embeddings
-from metrics.fitted.inputs import Inputs, inputs_of, other_layers
+from metrics.fitted.inputs import Inputs, inputs_of, other_layers, takes
 from metrics.fitted.learn import Learnt, learn, probe_of
 from metrics.fitted.methods import METHODS, Recipe, recipe
 from metrics.fitted.nested import Scheme
@@ -25,6 +25,7 @@ from metrics.fitted.report import fit_tables
 from metrics.fitted.rows import Rows, pooled, usable
 from metrics.fitted.transfer import show_transfer, split_by, transfer_table
 from metrics.manifest import is_store
+from metrics.outside import TAKES
 from metrics.report import BASELINES
 from metrics.store import Store, open_store
 
@@ -115,7 +116,8 @@ def fit(
         click.echo(f"wrote {out}, fitted on all {len(learnt.rows)} documents", err=True)
     if scores_out is not None:
         name = out.name if out is not None else scores_out.stem
-        _write_scores(learnt, f"{chosen.id}@{name}", scores_out)
+        cost = takes(inputs, max(key.occurrence for key in store.entries()) + 1)
+        _write_scores(learnt, f"{chosen.id}@{name}", cost, scores_out)
 
 
 def _target(chosen: Recipe, given: str | None) -> str:
@@ -175,9 +177,10 @@ def _read(
     return parts, inputs, first
 
 
-def _write_scores(learnt: Learnt, name: str, file: Path) -> None:
+def _write_scores(learnt: Learnt, name: str, cost: str, file: Path) -> None:
     rows = learnt.rows
     frame = pd.DataFrame({"task": rows.task, "doc_id": rows.doc_id, "sample": 0, name: learnt.out_of_fold})
+    frame[TAKES] = cost
     save_frame(frame, file)
     click.echo(f"wrote {file}: out-of-fold scores of {len(frame)} documents, column {name}", err=True)
 
@@ -216,7 +219,8 @@ def apply(probe: Path, store: Path, tasks: tuple[str, ...], other_model: bool, o
         held = ", ".join(sorted(set(units.frame["task"]))) or "no task"
         raise click.ClickException(f"--task {', '.join(tasks)}: not in {store}, which holds {held}")
     name = f"{made.id}@{probe.resolve().name}"
-    frame = units.frame.loc[kept, KEYS].assign(**{name: made.scores(units.x[kept])})
+    cost = takes(made.inputs, int(units.frame["sample"].max()) + 1)
+    frame = units.frame.loc[kept, KEYS].assign(**{name: made.scores(units.x[kept]), TAKES: cost})
     save_frame(frame, out)
     click.echo(f"wrote {out}: {len(frame)} answers, column {name}", err=True)
     seen = overlap(made, [h for h, k in zip(units.hashes, kept) if k])

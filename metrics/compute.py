@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metrics.core import Choice, Signal
-from metrics.outside import is_outside
+from metrics.outside import Outside
 from metrics.plan import recorded
 from metrics.samples import NEEDED, of_samples
 
@@ -22,7 +22,8 @@ ONE = "1 answer"
 
 
 def compute_of(choice: Choice[Any], samples: int, known: Mapping[str, Signal]) -> str:
-    """What a metric's score of one document takes: ``8 answers + pass + NLI``; "–" of a score from elsewhere.
+    """What a metric's score of one document takes: ``8 answers + pass + NLI``; of a score from elsewhere
+    what its file says, or "–".
 
     A *pass* is one more over prompt and answer together, of every answer that is compared; *passes* are several, or one
     backward.
@@ -32,8 +33,8 @@ def compute_of(choice: Choice[Any], samples: int, known: Mapping[str, Signal]) -
         samples: answers to each document that were recorded.
         known: the catalogue of signals.
     """
-    if is_outside(choice):
-        return "–"
+    if isinstance(choice.metric.compute, Outside):
+        return choice.metric.compute.takes or "–"
     parts = [f"{samples} answers" if of_samples(choice, known) and samples > 1 else ONE]
     needs = choice.metric.needs
     costs = {known[name].cost for need in needs for name in recorded(known[need], known)}

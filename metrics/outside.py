@@ -20,7 +20,10 @@ from metrics.answers import UNMAPPED
 from metrics.choosing import choose
 from metrics.core import Choice, Metric, metrics
 
-NAMES = ("task", "doc_id", "sample", "option", "kind", UNMAPPED)
+TAKES = "takes"
+"""The column that says what a score of the file takes: ``1 answer + pass``."""
+
+NAMES = ("task", "doc_id", "sample", "option", "kind", UNMAPPED, TAKES)
 """Columns that say whose the scores are, or which `eval-ext score` writes beside them."""
 
 BESIDE = ("label:", "doc:")
@@ -33,6 +36,8 @@ class Outside:
 
     path: Path
     scores: Mapping[tuple[str, int, int], float]
+    takes: str = ""
+    """What such a score takes, where the file says so."""
 
     def __call__(self, *_: Any) -> float:
         """No signal gives such a score.
@@ -75,6 +80,7 @@ def read_scores(path: Path) -> list[Choice[Metric]]:
     if not names:
         raise ValueError(f"{path}: no column of scores beside {', '.join(map(str, frame.columns))}")
     keys = _keys(path, frame)
+    takes = str(frame[TAKES].iloc[0]) if TAKES in frame and len(frame) else ""
     made = []
     for name in names:
         try:
@@ -83,7 +89,7 @@ def read_scores(path: Path) -> list[Choice[Metric]]:
             raise ValueError(f"{path}: column {name} holds a value that is no number; leave the column out") from None
         ours = _ours(name)
         called, higher = (f"{name}@{path.stem}", ours.higher) if ours else (name, "uncertain")
-        compute = Outside(path, dict(zip(keys, values)))
+        compute = Outside(path, dict(zip(keys, values)), takes)
         made.append(Choice(Metric(called, (), {}, higher, "1", str(path), compute, f"From {path}.")))
     return made
 

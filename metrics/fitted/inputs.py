@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from metrics.choosing import choose, choose_features
+from metrics.compute import ONE, compute_of
 from metrics.core import signals
 from metrics.fitted.methods import Recipe
 from metrics.fitted.nested import Candidate
@@ -36,6 +37,17 @@ class Inputs:
             for i, layer in enumerate(self.layers)
             for one in settings
         ]
+
+
+def takes(inputs: Inputs, samples: int) -> str:
+    """What a score of these inputs takes, as `metrics.compute.compute_of` says it of a metric."""
+    chosen = [*(choose(inputs.metrics) if inputs.metrics else ()), *choose_features(inputs.features)]
+    of_each = [compute_of(choice, samples, signals()).split(" + ") for choice in chosen]
+    answers = max((parts[0] for parts in of_each), key=lambda part: int(part.split()[0]), default=ONE)
+    more = {part: None for parts in of_each for part in parts[1:]}
+    if inputs.state:
+        more["pass"] = None
+    return " + ".join([answers, *more])
 
 
 def inputs_of(recipe: Recipe, manifest: Mapping[str, Any], layers: str = "", metrics: str = "") -> Inputs:

@@ -44,7 +44,7 @@ def test_a_probe_finds_the_layer_and_is_judged_out_of_fold(one, tmp_path):
     assert (facts["n"], facts["tasks"], facts["label"], facts["seed"]) == (60, ["t"], "acc@none", 0)
     frame = pd.read_csv(tmp_path / "oof.csv")
     name = "semantic_entropy_probe(at=last,c=0.1)@probe"
-    assert list(frame) == ["task", "doc_id", "sample", name] and len(frame) == 60
+    assert list(frame) == ["task", "doc_id", "sample", name, "takes"] and len(frame) == 60
     wrong = np.array([json.loads(line)["acc"] == 0 for line in next((one / "out").glob("*.jsonl")).open()])
     assert auroc(frame[name], wrong).value == facts["auroc_out_of_fold"][0] > 0.85
     assert f"{facts['auroc_out_of_fold'][0]:.3f} [" in done.stdout
@@ -55,6 +55,8 @@ def test_applied_to_another_store_and_joined_in_one_table(one, other, tmp_path):
     done = ok("apply", tmp_path / "probe", other / "store", "--out", tmp_path / "s.csv")
     assert done.stdout == "" and "60 answers" in done.stderr and "in-sample" not in done.stderr
     table = ok("auroc", other / "out", "--scores", tmp_path / "s.csv", "--metrics", "mean_nll", "--format", "json")
+    takes = {row["metric"]: row["compute"] for row in json.loads(table.stdout)}
+    assert takes["mean_nll"] == "1 answer" and "1 answer + pass" in takes.values()
     rows = {row["metric"]: row for row in json.loads(table.stdout)}
     assert rows["semantic_entropy_probe(at=last,c=0.1)@probe"]["auroc"] > 0.85
 
