@@ -87,12 +87,24 @@ def linked_results(manifest: Mapping[str, Any]) -> list[Path]:
     return [path for path in map(Path, dict.fromkeys(named)) if path.is_file()]
 
 
+COUNTS_CHOSEN = (0, 4, 13)
+"""The first lm-eval that is known to count only the documents that `--samples` chose."""
+
+
+def _minor(written: Any) -> tuple[int, ...]:
+    """The version of lm-eval that a result file names; the first known to count rightly where it names none."""
+    parts = str(written.get("lm_eval_version") or "0.4.13").split(".")[:3]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
 def say_missing(samples: Path, task: str, held: int) -> None:
     """Warn where a file of samples has fewer documents than the result file beside it says were evaluated."""
     results = samples.with_name(f"results_{_stamp(samples)}.json")
     try:
-        counts = json.loads(results.read_text(encoding="utf-8")).get("n-samples") or {}
-        wanted = int(counts[task]["effective"])
+        written = json.loads(results.read_text(encoding="utf-8"))
+        if (written.get("config") or {}).get("samples") or _minor(written) < COUNTS_CHOSEN:
+            return
+        wanted = int((written.get("n-samples") or {})[task]["effective"])
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # no result file, or one that does not say
         return
     if held < wanted:
